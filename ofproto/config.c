@@ -1,0 +1,125 @@
+// config: helpers on the wanted state.
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void map_free(struct config_map *map)
+{
+	for (size_t i = 0; i < map->n; i++) {
+		free(map->pair[i].key);
+		free(map->pair[i].value);
+	}
+	free(map->pair);
+}
+
+void config_free(struct config *c)
+{
+	if (!c)
+		return;
+	map_free(&c->other_config);
+	for (size_t i = 0; i < c->n_networks; i++) {
+		free(c->networks[i].name);
+		free(c->networks[i].error);
+	}
+	free(c->networks);
+	for (size_t i = 0; i < c->n_ports; i++) {
+		struct config_port *p = &c->ports[i];
+
+		free(p->name);
+		free(p->type);
+		map_free(&p->options);
+		map_free(&p->other_config);
+		map_free(&p->external_ids);
+		free(p->trunks);
+		free(p->cvlans);
+		free(p->addresses);
+		free(p->error);
+	}
+	free(c->ports);
+	for (size_t i = 0; i < c->n_fdb; i++)
+		free(c->fdb[i].error);
+	free(c->fdb);
+	free(c);
+}
+
+const char *config_map_get(const struct config_map *map, const char *key, const char *fallback)
+{
+	for (size_t i = 0; i < map->n; i++)
+		if (!strcmp(map->pair[i].key, key))
+			return map->pair[i].value;
+	return fallback;
+}
+
+uint64_t config_map_uint(const struct config_map *map, const char *key, uint64_t fallback, uint64_t lo, uint64_t hi,
+			 const char **bad)
+{
+	const char *s = config_map_get(map, key, NULL);
+	if (!s)
+		return fallback;
+	char *end;
+	uint64_t v = strtoull(s, &end, 10);
+	if (*s < '0' || *s > '9' || *end || v < lo || v > hi) {
+		if (bad)
+			*bad = key;
+		return fallback;
+	}
+	return v;
+}
+
+bool config_map_bool(const struct config_map *map, const char *key, bool fallback)
+{
+	const char *s = config_map_get(map, key, NULL);
+
+	return s ? !strcmp(s, "true") : fallback;
+}
+
+bool row_id_equal(const struct row_id *a, const struct row_id *b)
+{
+	return !memcmp(a, b, sizeof *a);
+}
+
+bool row_id_is_zero(const struct row_id *r)
+{
+	static const struct row_id zero;
+
+	return row_id_equal(r, &zero);
+}
+
+void row_id_format(const struct row_id *r, char out[ROW_ID_STRLEN + 1])
+{
+	const uint8_t *b = r->b;
+
+	snprintf(out, ROW_ID_STRLEN + 1, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
+		 b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+}
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+bool row_id_parse(const char *s, struct row_id *r)
+{
+	if (strlen(s) != ROW_ID_STRLEN)
+		return false;
+	for (size_t i = 0, at = 0; i < 16; i++) {
+		if (i == 4 || i == 6 || i == 8 || i == 10) {
+			if (s[at++] != '-')
+				return false;
+		}
+		int hi = hex_digit(s[at]), lo = hex_digit(s[at + 1]);
+		if (hi < 0 || lo < 0)
+			return false;
+		r->b[i] = (uint8_t)(hi << 4 | lo);
+		at += 2;
+	}
+	return true;
+}

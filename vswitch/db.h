@@ -1,0 +1,51 @@
+// db: the switch's client of the database "Weir" (OVSDB, RFC 7047), on the OVSDB IDL of Open vSwitch.
+//
+// All functions: main thread. This header shows no type of the IDL: db.c is the only file that knows it.
+#ifndef VSWITCH_DB_H
+#define VSWITCH_DB_H
+
+#include "config.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct db;
+
+// `remote`: one or several (comma separated) OVSDB remotes, unix:/path, tcp:ip:port, ssl:...; `host`: name of this switch in
+// table Host. Never fails: an unreachable database is retried with back-off.
+struct db *db_open(const char *remote, const char *host);
+void db_close(struct db *);
+
+// Runs the client. Returns a new config if the wanted state may have changed since the last call (the caller frees it with
+// config_free()), else NULL. Rows that can't be read as configuration are in it with `error` set, so that they hurt nothing else.
+// Never returns a config while the database is unreachable, empty, of another schema, or another database than the one that was
+// applied before: the data path keeps what it has.
+struct config *db_run(struct db *);
+// Registers what db_run() waits for with the poll loop.
+void db_wait(struct db *);
+
+// Why nothing is applied at the moment, one sentence, or NULL if the database is connected and in order.
+const char *db_problem(const struct db *);
+
+// What the switch writes back. Values are copied. A call marks the row; db_run() sends what has changed in one transaction,
+// at most every `interval_ms` for statistics, at once for error, link_state and cur_cfg.
+struct db_kv {
+	const char *key;
+	const char *value;
+};
+struct db_stat {
+	const char *key;
+	int64_t value;
+};
+void db_port_status(struct db *, const struct row_id *, const char *error, bool link_up, const struct db_kv *, size_t n);
+void db_port_stats(struct db *, const struct row_id *, const struct db_stat *, size_t n);
+void db_port_number(struct db *, const struct row_id *, uint16_t id, uint16_t mtu);
+void db_network_error(struct db *, const struct row_id *, const char *error);
+void db_fdb_error(struct db *, const struct row_id *, const char *error);
+void db_host_status(struct db *, const struct db_kv *, size_t n);
+void db_host_stats(struct db *, const struct db_stat *, size_t n);
+// The config of generation next_cfg is applied: sets Host.cur_cfg, together with all errors marked before.
+void db_applied(struct db *, int64_t next_cfg);
+void db_set_stats_interval(struct db *, unsigned interval_ms);
+
+#endif
