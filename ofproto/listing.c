@@ -1,31 +1,18 @@
+// The JSON is written here and not by Jansson: libopenvswitch.a, which daemon and weirctl link too, has functions of the same
+// names (json_string(), json_object(), json_array(), json_integer(), json_real(), json_equal()), and the linker takes
+// whichever comes first without a word.
 #include "listing.h"
 
 #include <assert.h>
-#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum cell_type {
-	CELL_NONE,
-	CELL_STR,
-	CELL_UINT,
-	CELL_REAL,
-	CELL_BOOL,
-	CELL_LIST,
-};
-
 struct cell {
-	enum cell_type type;
-	char *text; // as the table shows it; NULL if the type is CELL_NONE
-	union {
-		uint64_t u;
-		double real;
-		bool flag;
-		json_t *list;
-		char *str; // as it was given: JSON has its own escapes
-	};
+	char *text; // as the table shows it; NULL: unknown
+	char *json;
+	bool number;
 };
 
 struct column {
@@ -151,6 +138,29 @@ static char *make_printable(const char *s)
 	return o.s;
 }
 
+// A JSON string (RFC 8259 section 7) of what make_utf8() has made.
+static void out_json_string(struct out *o, const char *s)
+{
+	out_str(o, "\"");
+	for (; *s; s++) {
+		unsigned char c = (unsigned char)*s;
+		char esc[8];
+
+		if (c == '"' || c == '\\') {
+			snprintf(esc, sizeof(esc), "\\%c", c);
+			out_str(o, esc);
+		} else if (c == '\n') {
+			out_str(o, "\\n");
+		} else if (c < 0x20 || c == 0x7f) {
+			snprintf(esc, sizeof(esc), "\\u%04x", c);
+			out_str(o, esc);
+		} else {
+			out_bytes(o, s, 1);
+		}
+	}
+	out_str(o, "\"");
+}
+
 // Characters, not bytes. East Asian wide characters count one: names here rarely have any.
 static size_t width(const char *s)
 {
@@ -169,21 +179,14 @@ struct listing *listing_new(void)
 	return l;
 }
 
-static void cell_free(struct cell *c)
-{
-	if (c->type == CELL_LIST)
-		json_decref(c->list);
-	else if (c->type == CELL_STR)
-		free(c->str);
-	free(c->text);
-}
-
 void listing_free(struct listing *l)
 {
 	if (!l)
 		return;
-	for (size_t i = 0; i < l->n_cells; i++)
-		cell_free(&l->cell[i]);
+	for (size_t i = 0; i < l->n_cells; i++) {
+		free(l->cell[i].text);
+		free(l->cell[i].json);
+	}
 	for (size_t i = 0; i < l->n_columns; i++) {
 		free(l->column[i].key);
 		free(l->column[i].heading);
@@ -200,14 +203,15 @@ void listing_column(struct listing *l, const char *key, const char *heading)
 	l->column[l->n_columns++] = (struct column){dup(key), dup(heading)};
 }
 
-static void add_cell(struct listing *l, struct cell c)
+// Takes `text` (NULL: unknown) and `json`.
+static void add_cell(struct listing *l, char *text, char *json, bool number)
 {
 	assert(l->n_cells < l->n_rows * l->n_columns);
 	if (l->n_cells == l->cap_cells) {
 		l->cap_cells = l->cap_cells ? l->cap_cells * 2 : 64;
 		l->cell = grow(l->cell, l->cap_cells * sizeof(*l->cell));
 	}
-	l->cell[l->n_cells++] = c;
+	l->cell[l->n_cells++] = (struct cell){text, json, number};
 }
 
 void listing_row(struct listing *l)
@@ -220,7 +224,7 @@ void listing_row(struct listing *l)
 
 void listing_none(struct listing *l)
 {
-	add_cell(l, (struct cell){.type = CELL_NONE});
+	add_cell(l, NULL, dup("null"), false);
 }
 
 void listing_str(struct listing *l, const char *s)
@@ -229,8 +233,11 @@ void listing_str(struct listing *l, const char *s)
 		listing_none(l);
 		return;
 	}
-	char *str = make_utf8(s);
-	add_cell(l, (struct cell){.type = CELL_STR, .text = make_printable(str), .str = str});
+	char *utf8 = make_utf8(s);
+	struct out json = {0};
+	out_json_string(&json, utf8);
+	add_cell(l, make_printable(utf8), json.s, false);
+	free(utf8);
 }
 
 void listing_fmt(struct listing *l, const char *fmt, ...)
@@ -251,7 +258,7 @@ void listing_uint(struct listing *l, uint64_t u)
 	char s[24];
 
 	snprintf(s, sizeof(s), "%llu", (unsigned long long)u);
-	add_cell(l, (struct cell){.type = CELL_UINT, .text = dup(s), .u = u});
+	add_cell(l, dup(s), dup(s), true);
 }
 
 void listing_real(struct listing *l, double real, int decimals)
@@ -267,33 +274,41 @@ void listing_real(struct listing *l, double real, int decimals)
 	if (real - real != 0)
 		listing_none(l);
 	else
-		add_cell(l, (struct cell){.type = CELL_REAL, .text = dup(s), .real = strtod(s, NULL)});
+		add_cell(l, dup(s), dup(s), true);
 }
 
 void listing_bool(struct listing *l, bool flag)
 {
-	add_cell(l, (struct cell){.type = CELL_BOOL, .text = dup(flag ? "yes" : "no"), .flag = flag});
+	add_cell(l, dup(flag ? "yes" : "no"), dup(flag ? "true" : "false"), false);
 }
 
 void listing_list(struct listing *l, const char *const *s, size_t n)
 {
-	json_t *list = json_array();
-	struct out o = {0};
+	struct out text = {0};
+	struct out json = {0};
 
-	if (!list)
-		abort();
-	out_str(&o, "");
+	out_str(&text, "");
+	out_str(&json, "[");
 	for (size_t i = 0; i < n; i++) {
 		char *utf8 = make_utf8(s[i]);
-		char *text = make_printable(utf8);
-		if (json_array_append_new(list, json_string(utf8)))
-			abort();
-		out_str(&o, i ? ", " : "");
-		out_str(&o, text);
-		free(text);
+		char *printable = make_printable(utf8);
+		out_str(&text, i ? ", " : "");
+		out_str(&text, printable);
+		out_str(&json, i ? ", " : "");
+		out_json_string(&json, utf8);
+		free(printable);
 		free(utf8);
 	}
-	add_cell(l, (struct cell){.type = CELL_LIST, .text = o.s, .list = list});
+	out_str(&json, "]");
+	add_cell(l, text.s, json.s, false);
+}
+
+void listing_json(struct listing *l, const char *s, const char *json)
+{
+	char *utf8 = make_utf8(s);
+
+	add_cell(l, make_printable(utf8), dup(json), false);
+	free(utf8);
 }
 
 size_t listing_rows(const struct listing *l)
@@ -303,7 +318,8 @@ size_t listing_rows(const struct listing *l)
 
 static const struct cell *cell_at(const struct listing *l, size_t row, size_t column)
 {
-	static const struct cell none = {.type = CELL_NONE};
+	static char null[] = "null";
+	static const struct cell none = {.json = null};
 	size_t i = row * l->n_columns + column;
 
 	return i < l->n_cells ? &l->cell[i] : &none;
@@ -315,44 +331,16 @@ static const char *cell_text(const struct cell *c)
 	return c->text && c->text[0] ? c->text : "-";
 }
 
-static bool is_number(const struct cell *c)
-{
-	return c->type == CELL_UINT || c->type == CELL_REAL;
-}
-
-static json_t *cell_json(const struct cell *c)
-{
-	switch (c->type) {
-	case CELL_NONE:
-		return json_null();
-	case CELL_STR:
-		return json_string(c->str);
-	case CELL_UINT:
-		// Jansson's integers are signed.
-		return c->u <= INT64_MAX ? json_integer((json_int_t)c->u) : json_real((double)c->u);
-	case CELL_REAL:
-		return json_real(c->real);
-	case CELL_BOOL:
-		return json_boolean(c->flag);
-	case CELL_LIST:
-		return json_incref(c->list);
-	}
-	return NULL;
-}
-
 static void out_row_json(struct out *o, const struct listing *l, size_t row)
 {
-	json_t *object = json_object();
-
-	for (size_t i = 0; i < l->n_columns; i++)
-		if (json_object_set_new(object, l->column[i].key, cell_json(cell_at(l, row, i))))
-			abort();
-	char *s = json_dumps(object, JSON_REAL_PRECISION(15));
-	if (!s)
-		abort();
-	out_str(o, s);
-	free(s);
-	json_decref(object);
+	out_str(o, "{");
+	for (size_t i = 0; i < l->n_columns; i++) {
+		out_str(o, i ? ", " : "");
+		out_json_string(o, l->column[i].key);
+		out_str(o, ": ");
+		out_str(o, cell_at(l, row, i)->json);
+	}
+	out_str(o, "}");
 }
 
 // One line for each row: as readable with grep as with a JSON parser.
@@ -389,7 +377,7 @@ static void render_table(struct out *o, const struct listing *l)
 			const struct cell *c = cell_at(l, row, i);
 			size_t w = width(cell_text(c));
 			wide[i] = w > wide[i] ? w : wide[i];
-			right[i] |= is_number(c);
+			right[i] |= c->number;
 		}
 	}
 	for (size_t i = 0; i < l->n_columns; i++)
@@ -398,8 +386,8 @@ static void render_table(struct out *o, const struct listing *l)
 	for (size_t row = 0; row < l->n_rows; row++) {
 		for (size_t i = 0; i < l->n_columns; i++) {
 			const struct cell *c = cell_at(l, row, i);
-			bool none = c->type == CELL_NONE; // follows the numbers of its column
-			out_padded(o, cell_text(c), wide[i], is_number(c) || (none && right[i]), i + 1 == l->n_columns);
+			// What is unknown follows the numbers of its column.
+			out_padded(o, cell_text(c), wide[i], c->number || (!c->text && right[i]), i + 1 == l->n_columns);
 		}
 		out_str(o, "\n");
 	}

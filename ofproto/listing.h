@@ -30,6 +30,8 @@ void listing_real(struct listing *, double, int decimals);
 void listing_bool(struct listing *, bool);                  // yes/no; true/false in JSON
 void listing_none(struct listing *);                        // "-"; null in JSON: unknown or not there
 void listing_list(struct listing *, const char *const *, size_t n); // "a, b"; an array of strings in JSON
+// Anything else: `text` for people, `json`, one valid JSON value, for programs.
+void listing_json(struct listing *, const char *text, const char *json);
 // A table: headings, columns padded to their widest cell, two spaces between. JSON: as above, ending in a newline.
 char *listing_render(const struct listing *, bool json);
 size_t listing_rows(const struct listing *);
