@@ -258,13 +258,13 @@ class Guest:
         command = self.command()
         with open(self.file("log"), "w") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            start_new_session=True,  # Ctrl-C is for this program, which ends it in order
                                             preexec_fn=die_with_parent if self.die_with_parent else None)
         return self
 
-    def attach(self, pid):
-        """Uses a guest that another program has started."""
-        self.pid = pid
-        return self
+    def logs(self, lines=20):
+        """The ends of the console and of QEMU's output, for a failing test."""
+        return "".join(f"--- {self.file(s)}\n{tail(self.file(s), lines)}" for s in ("console", "log"))
 
     def _alive(self):
         if self.process and self.process.poll() is not None:
