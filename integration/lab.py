@@ -119,7 +119,10 @@ class Switch:
 
     def start_daemon(self, limit=60):
         """Starts weir-vswitchd and waits until its control socket answers."""
-        command = [self.build / "vswitch/weir-vswitchd", "--db", self.db, "--rundir", self.rundir, "--logdir", self.rundir,
+        program = self.build / "vswitch/weir-vswitchd"
+        if not program.exists():
+            raise SwitchError(f"there is no {program}: scripts/build {self.build}")
+        command = [program, "--db", self.db, "--rundir", self.rundir, "--logdir", self.rundir,
                    "--huge" if self.huge else "--no-huge", "--no-pci"]
         if self.host:
             command += ["--host", self.host]
@@ -239,6 +242,31 @@ class Switch:
 
     def unixctl(self, method, *params):
         return unixctl(self.ctl, method, *params)
+
+    def row(self, table, name):
+        """A row of the database as it is, without weirctl: {column: value}. An optional column is None or its value."""
+        select = {"op": "select", "table": table, "where": [["name", "==", name]]}
+        done = subprocess.run(["ovsdb-client", "transact", self.db, json_module.dumps(["Weir", select])], check=True,
+                              stdout=subprocess.PIPE, text=True, timeout=20)
+        rows = json_module.loads(done.stdout)[0]["rows"]
+        if len(rows) != 1:
+            raise SwitchError(f"{len(rows)} rows of {table} have the name {name}")
+
+        def plain(value):
+            # RFC 7047, section 5.1
+            if isinstance(value, list) and value[0] == "map":
+                return dict(value[1])
+            if isinstance(value, list) and value[0] == "set":
+                return [plain(v) for v in value[1]] or None
+            return value[1] if isinstance(value, list) else value
+
+        return {column: plain(value) for column, value in rows[0].items()}
+
+    def port(self, name):
+        """The port's row, with all that its status says as text in "words"."""
+        row = self.row("Port", name)
+        row["words"] = "; ".join(f"{key}: {value}" for key, value in sorted(row["status"].items()))
+        return row
 
     def check_conservation(self, limit=10):
         """Every packet that came in must be accounted for. Packets on their way settle within the limit."""
