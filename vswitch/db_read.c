@@ -1,0 +1,365 @@
+// db_read: rows of the database -> struct config. A row that can't be applied is in it with a sentence in `error`.
+#include "openvswitch.h"
+
+#include "db_private.h"
+
+#include "openvswitch/vlog.h"
+#include "smap.h"
+#include "util.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+
+VLOG_DEFINE_THIS_MODULE(db_read);
+
+// The defaults of weir.xml.
+enum {
+	DEFAULT_MTU = 1500,
+	DEFAULT_AGEING_S = 300,
+	DEFAULT_MAC_LIMIT = 8192,
+	DEFAULT_FLAP_THRESHOLD = 5,
+	DEFAULT_FLAP_WINDOW_S = 10,
+	DEFAULT_FLAP_HOLD_S = 30,
+};
+
+// The first thing that is wrong with a row is the one that its error names. Takes `text`.
+static void row_error(char **error, char *text)
+{
+	if (*error)
+		free(text);
+	else
+		*error = text;
+}
+
+// An optional integer column. The server enforces the schema's range; a server with another schema doesn't.
+static int64_t optional_int(const char *column, const int64_t *v, size_t n, int64_t fallback, int64_t lo, int64_t hi,
+			    char **error)
+{
+	if (!n)
+		return fallback;
+	if (*v < lo || *v > hi) {
+		row_error(error, xasprintf("%s: must be from %lld to %lld, not %lld", column, (long long)lo, (long long)hi,
+					   (long long)*v));
+		return fallback;
+	}
+	return *v;
+}
+
+static int pair_compare(const void *a, const void *b)
+{
+	return strcmp(((const struct config_pair *)a)->key, ((const struct config_pair *)b)->key);
+}
+
+static void map_sort(struct config_map *map)
+{
+	if (map->n)
+		qsort(map->pair, map->n, sizeof *map->pair, pair_compare);
+}
+
+static struct config_map read_map(const struct smap *smap)
+{
+	struct config_map map = {.pair = xcalloc(smap_count(smap) + 1, sizeof *map.pair)};
+	const struct smap_node *node;
+
+	SMAP_FOR_EACH(node, smap)
+	{
+		map.pair[map.n].key = xstrdup(node->key);
+		map.pair[map.n++].value = xstrdup(node->value);
+	}
+	map_sort(&map);
+	return map;
+}
+
+static void map_remove(struct config_map *map, size_t i)
+{
+	free(map->pair[i].key);
+	free(map->pair[i].value);
+	memmove(&map->pair[i], &map->pair[i + 1], (map->n - i - 1) * sizeof *map->pair);
+	map->n--;
+}
+
+// Weir.other_config and over it Host.other_config. A value that can't be read is left out, so that what is under it holds: the
+// host's own is wrong, then the root's; that is wrong too, then the default.
+static struct config_map read_settings(struct db *db, const struct weirrec_weir *root, const struct weirrec_host *host)
+{
+	struct config_map under = read_map(&root->other_config);
+	struct config_map over = host ? read_map(&host->other_config) : (struct config_map){0};
+	struct config_map all = {0};
+	char *error = NULL, *text;
+	size_t bad;
+
+	while ((text = db_check_map("Host", "other_config", &over, NULL, &bad))) {
+		row_error(&error, text);
+		map_remove(&over, bad);
+	}
+	while ((text = db_check_map("Weir", "other_config", &under, NULL, &bad))) {
+		row_error(&error, xasprintf("table Weir: %s", text));
+		free(text);
+		map_remove(&under, bad);
+	}
+	all.pair = xcalloc(under.n + over.n + 1, sizeof *all.pair);
+	for (size_t i = 0; i < under.n; i++)
+		if (!config_map_get(&over, under.pair[i].key, NULL)) {
+			all.pair[all.n++] = under.pair[i];
+		} else {
+			free(under.pair[i].key);
+			free(under.pair[i].value);
+		}
+	if (over.n)
+		memcpy(&all.pair[all.n], over.pair, over.n * sizeof *over.pair);
+	all.n += over.n;
+	free(under.pair);
+	free(over.pair);
+	map_sort(&all);
+	db_host_error(db, error);
+	free(error);
+	return all;
+}
+
+static void read_network(const struct weirrec_network *row, struct config_network *net)
+{
+	net->row = db_row_id(&row->header_.uuid);
+	net->name = xstrdup(row->name);
+	net->error = db_check_name(row->name);
+	net->vlan = (uint16_t)optional_int("vlan", row->vlan, row->n_vlan, 0, 1, 4094, &net->error);
+	net->vni = (uint32_t)optional_int("vni", row->vni, row->n_vni, 0, 1, (1 << 24) - 1, &net->error);
+	net->mtu = (uint16_t)optional_int("mtu", row->mtu, row->n_mtu, DEFAULT_MTU, 68, 9216, &net->error);
+	net->ageing_s = (uint32_t)optional_int("ageing", row->ageing, row->n_ageing, DEFAULT_AGEING_S, 0, 1000000, &net->error);
+	net->mac_limit = (uint32_t)optional_int("mac_limit", row->mac_limit, row->n_mac_limit, DEFAULT_MAC_LIMIT, 0, 1 << 20,
+						&net->error);
+	net->learning = row->n_learning ? row->learning[0] : true;
+	net->flood_unknown = !row->unknown_unicast || strcmp(row->unknown_unicast, "drop");
+
+	struct config_map map = read_map(&row->other_config);
+	size_t bad;
+	char *text;
+	while ((text = db_check_map("Network", "other_config", &map, NULL, &bad))) {
+		row_error(&net->error, text);
+		map_remove(&map, bad);
+	}
+	net->flap_threshold = (uint32_t)config_map_uint(&map, "flap-threshold", DEFAULT_FLAP_THRESHOLD, 0, UINT32_MAX, NULL);
+	net->flap_window_s = (uint32_t)config_map_uint(&map, "flap-window", DEFAULT_FLAP_WINDOW_S, 1, UINT32_MAX, NULL);
+	net->flap_hold_s = (uint32_t)config_map_uint(&map, "flap-hold", DEFAULT_FLAP_HOLD_S, 1, UINT32_MAX, NULL);
+	net->forward_bpdu = config_map_bool(&map, "forward-bpdu", false);
+	for (size_t i = map.n; i > 0; i--)
+		map_remove(&map, i - 1);
+	free(map.pair);
+}
+
+// "MAC" or "MAC IP [IP...]".
+static void read_address(const char *text, struct config_port *port)
+{
+	const char *end = text + strcspn(text, " ");
+	uint8_t *mac = port->addresses[port->n_addresses].mac;
+
+	if (!db_parse_mac(text, (size_t)(end - text), mac)) {
+		row_error(&port->error, xasprintf("addresses: \"%s\" doesn't begin with an Ethernet address", text));
+		return;
+	}
+	if (mac[0] & 1 || !memcmp(mac, (uint8_t[6]){0}, 6)) {
+		row_error(&port->error, xasprintf("addresses: \"%s\" isn't the Ethernet address of one station", text));
+		return;
+	}
+	for (const char *ip = end + strspn(end, " "); *ip; ip = end + strspn(end, " ")) {
+		char one[INET6_ADDRSTRLEN];
+		unsigned char addr[16];
+
+		end = ip + strcspn(ip, " ");
+		ovs_strlcpy(one, ip, MIN(sizeof one, (size_t)(end - ip) + 1));
+		if ((size_t)(end - ip) >= sizeof one ||
+		    (inet_pton(AF_INET, one, addr) != 1 && inet_pton(AF_INET6, one, addr) != 1)) {
+			row_error(&port->error, xasprintf("addresses: \"%.*s\" in \"%s\" is no IPv4 or IPv6 address",
+							  (int)(end - ip), ip, text));
+			return;
+		}
+	}
+	port->n_addresses++;
+}
+
+static struct config_rate read_rate(const struct config_map *map, const char *rate, const char *burst, char **error)
+{
+	struct config_rate r;
+
+	r.pps = (uint32_t)config_map_uint(map, rate, 0, 1, UINT32_MAX, NULL);
+	r.burst = (uint32_t)config_map_uint(map, burst, r.pps, 1, UINT32_MAX, NULL);
+	if (!r.pps && r.burst)
+		row_error(error, xasprintf("storm_control: %s is set, but %s isn't", burst, rate));
+	return r;
+}
+
+static enum vlan_mode read_vlan_mode(const char *word, char **error)
+{
+	static const char *const words[] = {
+		[VLAN_ACCESS] = "access",
+		[VLAN_TRUNK] = "trunk",
+		[VLAN_NATIVE_TAGGED] = "native-tagged",
+		[VLAN_NATIVE_UNTAGGED] = "native-untagged",
+		[VLAN_DOT1Q_TUNNEL] = "dot1q-tunnel",
+	};
+	for (size_t i = 0; word && i < ARRAY_SIZE(words); i++)
+		if (!strcmp(word, words[i]))
+			return (enum vlan_mode)i;
+	if (word)
+		row_error(error, xasprintf("vlan_mode: there is no mode \"%s\"", word));
+	return VLAN_ACCESS;
+}
+
+// A network that isn't in the replica yet stays in the list as the zero id: left out, an emptied list would mean all networks.
+static void read_trunks(const struct weirrec_port *row, const struct ovsdb_idl *idl, struct config_port *port)
+{
+	const struct ovsdb_datum *datum = weirrec_port_get_trunks(row, OVSDB_TYPE_UUID);
+
+	port->trunks = xcalloc(datum->n + 1, sizeof *port->trunks);
+	for (size_t i = 0; i < datum->n; i++) {
+		const struct weirrec_network *net = weirrec_network_get_for_uuid(idl, &datum->keys[i].uuid);
+		if (net && db_row_exists(&net->header_))
+			port->trunks[i] = db_row_id(&datum->keys[i].uuid);
+	}
+	port->n_trunks = datum->n;
+}
+
+static void read_vlans(const struct weirrec_port *row, const struct ovsdb_idl *idl, struct config_port *port)
+{
+	bool has_network = weirrec_port_get_network(row, OVSDB_TYPE_UUID)->n > 0;
+
+	port->vlan_mode = read_vlan_mode(row->vlan_mode, &port->error);
+	if (row->network)
+		port->network = db_row_id(&row->network->header_.uuid);
+	read_trunks(row, idl, port);
+	port->cvlans = xcalloc(row->n_cvlans + 1, sizeof *port->cvlans);
+	for (size_t i = 0; i < row->n_cvlans; i++) {
+		if (row->cvlans[i] < 0 || row->cvlans[i] > 4095)
+			row_error(&port->error,
+				  xasprintf("cvlans: a VLAN is from 0 to 4095, not %lld", (long long)row->cvlans[i]));
+		else
+			port->cvlans[port->n_cvlans++] = (uint16_t)row->cvlans[i];
+	}
+	// Without a mode a port without network is one that somebody hasn't finished; with a mode that needs one it is a
+	// mistake.
+	if (row->vlan_mode && port->vlan_mode != VLAN_TRUNK && !has_network)
+		row_error(&port->error, xasprintf("network: vlan_mode %s needs one", row->vlan_mode));
+	if (port->n_trunks && (port->vlan_mode == VLAN_ACCESS || port->vlan_mode == VLAN_DOT1Q_TUNNEL))
+		row_error(&port->error,
+			  xstrdup("trunks: only a port of vlan_mode trunk, native-tagged or native-untagged has them"));
+	if (row->n_cvlans && port->vlan_mode != VLAN_DOT1Q_TUNNEL)
+		row_error(&port->error, xstrdup("cvlans: only a port of vlan_mode dot1q-tunnel has them"));
+}
+
+static void read_port(const struct weirrec_port *row, const struct ovsdb_idl *idl, struct config_port *port)
+{
+	port->row = db_row_id(&row->header_.uuid);
+	port->name = xstrdup(row->name);
+	port->error = db_check_name(row->name);
+	port->type = xstrdup(row->type ? row->type : "vhost-user");
+	port->options = read_map(&row->options);
+	port->other_config = read_map(&row->other_config);
+	port->external_ids = read_map(&row->external_ids);
+	port->enabled = row->n_enabled ? row->enabled[0] : true;
+	port->isolated = row->isolated;
+	port->mtu = (uint16_t)optional_int("mtu_request", row->mtu_request, row->n_mtu_request, 0, 68, 9216, &port->error);
+	port->mac_limit = (uint32_t)optional_int("mac_limit", row->mac_limit, row->n_mac_limit, 0, 0, 1 << 20, &port->error);
+	row_error(&port->error, db_check_map("Port", "options", &port->options, port->type, NULL));
+	row_error(&port->error, db_check_map("Port", "other_config", &port->other_config, NULL, NULL));
+	if (!strcmp(port->type, "dpdk") && !config_map_get(&port->options, "devargs", NULL))
+		row_error(&port->error, xstrdup("options: a port of type dpdk needs devargs, the device's name for DPDK"));
+	read_vlans(row, idl, port);
+
+	port->addresses = xcalloc(row->n_addresses + 1, sizeof *port->addresses);
+	for (size_t i = 0; i < row->n_addresses; i++)
+		read_address(row->addresses[i], port);
+
+	struct config_map storm = read_map(&row->storm_control);
+	row_error(&port->error, db_check_map("Port", "storm_control", &storm, NULL, NULL));
+	port->storm_broadcast = read_rate(&storm, "broadcast", "broadcast-burst", &port->error);
+	port->storm_multicast = read_rate(&storm, "multicast", "multicast-burst", &port->error);
+	port->storm_unknown = read_rate(&storm, "unknown-unicast", "unknown-unicast-burst", &port->error);
+	for (size_t i = storm.n; i > 0; i--)
+		map_remove(&storm, i - 1);
+	free(storm.pair);
+}
+
+static void read_fdb(const struct weirrec_fdb *row, struct config_fdb *fdb)
+{
+	fdb->row = db_row_id(&row->header_.uuid);
+	if (row->network)
+		fdb->network = db_row_id(&row->network->header_.uuid);
+	if (row->port)
+		fdb->port = db_row_id(&row->port->header_.uuid);
+	if (!db_parse_mac(row->mac, strlen(row->mac), fdb->mac))
+		row_error(&fdb->error, xasprintf("mac: \"%s\" is no Ethernet address", row->mac));
+	else if (fdb->mac[0] & 1 || !memcmp(fdb->mac, (uint8_t[6]){0}, 6))
+		row_error(&fdb->error, xasprintf("mac: %s isn't the Ethernet address of one station", row->mac));
+	// A port of another switch isn't in the replica, so that row->port is NULL; here there is none at all.
+	if (!weirrec_fdb_get_port(row, OVSDB_TYPE_UUID)->n)
+		row_error(&fdb->error, xstrdup("port: the port is gone, or was never set; set it or delete this entry"));
+}
+
+static int network_compare(const void *a_, const void *b_)
+{
+	const struct config_network *a = a_, *b = b_;
+	int cmp = strcmp(a->name, b->name);
+
+	return cmp ? cmp : memcmp(&a->row, &b->row, sizeof a->row);
+}
+
+static int port_compare(const void *a_, const void *b_)
+{
+	const struct config_port *a = a_, *b = b_;
+	int cmp = strcmp(a->name, b->name);
+
+	return cmp ? cmp : memcmp(&a->row, &b->row, sizeof a->row);
+}
+
+static int fdb_compare(const void *a, const void *b)
+{
+	return memcmp(&((const struct config_fdb *)a)->row, &((const struct config_fdb *)b)->row, sizeof(struct row_id));
+}
+
+// Rows come in the order of a hash table; sorted, the same database makes the same config.
+static void sort(struct config *c)
+{
+	qsort(c->networks, c->n_networks, sizeof *c->networks, network_compare);
+	qsort(c->ports, c->n_ports, sizeof *c->ports, port_compare);
+	qsort(c->fdb, c->n_fdb, sizeof *c->fdb, fdb_compare);
+}
+
+struct config *db_read(struct db *db)
+{
+	const struct weirrec_weir *root = weirrec_weir_first(db->idl);
+	struct config *c = xzalloc(sizeof *c);
+	const struct weirrec_network *net;
+	const struct weirrec_port *port;
+	const struct weirrec_fdb *fdb;
+	size_t n = 0;
+
+	c->next_cfg = root->next_cfg;
+	c->other_config = read_settings(db, root, db_host_row(db));
+
+	WEIRREC_NETWORK_FOR_EACH(net, db->idl)
+	n++;
+	c->networks = xcalloc(n + 1, sizeof *c->networks);
+	WEIRREC_NETWORK_FOR_EACH(net, db->idl)
+	read_network(net, &c->networks[c->n_networks++]);
+
+	n = 0;
+	WEIRREC_PORT_FOR_EACH(port, db->idl)
+	n++;
+	c->ports = xcalloc(n + 1, sizeof *c->ports);
+	WEIRREC_PORT_FOR_EACH(port, db->idl)
+	// A server without conditional monitoring sends the ports of other switches too.
+	if (!port->host[0] || !strcmp(port->host, db->host))
+		read_port(port, db->idl, &c->ports[c->n_ports++]);
+
+	n = 0;
+	WEIRREC_FDB_FOR_EACH(fdb, db->idl)
+	n++;
+	c->fdb = xcalloc(n + 1, sizeof *c->fdb);
+	WEIRREC_FDB_FOR_EACH(fdb, db->idl)
+	read_fdb(fdb, &c->fdb[c->n_fdb++]);
+
+	sort(c);
+	VLOG_DBG("generation %lld: %zu networks, %zu ports, %zu static addresses", (long long)c->next_cfg, c->n_networks,
+		 c->n_ports, c->n_fdb);
+	return c;
+}
