@@ -36,7 +36,8 @@ struct vhost_config {
 
 struct vhost_hooks {
 	void (*changed)(void *arg); // something that vhost_status() or vhost_queues() shows has changed; any thread; never blocks
-	void (*quiesce)(void *arg); // wait until every worker has passed a quiescent point; library threads
+	void (*quiesce)(void *arg); // wait until every worker has passed a quiescent point; library threads. Must not need the
+				    // main thread, which may be waiting for the library in vhost_close()
 	void *arg;
 };
 
@@ -76,10 +77,13 @@ uint16_t vhost_rx(struct vhost_port *, uint16_t q, struct rte_mempool *, struct 
 // the caller frees what was taken too. Several workers may call it for one queue at once (the library's queue lock).
 uint16_t vhost_tx(struct vhost_port *, uint16_t q, struct rte_mbuf **, uint16_t n);
 // Guest notifications (kicks) of guest -> switch queue q on or off. Returns 1 if packets are waiting (checked after
-// switching on), 0 if not, -errno if the queue can't be armed.
+// switching on; kicks are off again then), 0 if not and the worker may wait, -errno if the queue can't be armed: -ENODEV there is
+// no device or the queue is off, so nothing to wait for until hooks->changed(); -EAGAIN the guest's memory is just being
+// exchanged, poll on; -ENOTSUP the front-end gave no descriptor to kick, poll for ever. Old kicks are taken off the descriptor.
 int vhost_rx_arm(struct vhost_port *, uint16_t q, bool on);
-// File descriptor that becomes readable on a kick, or -1. Main thread. It is the library's: dup() it to keep it, and ask again
-// after every hooks->changed().
+// File descriptor that becomes readable on a kick, or -1. Main thread. The number is the port's until vhost_close(), but what it
+// refers to is exchanged when the guest's driver starts again: dup() it to wait on it, and do so again after every
+// hooks->changed().
 int vhost_rx_fd(struct vhost_port *, uint16_t q);
 
 #endif

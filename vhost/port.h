@@ -1,0 +1,136 @@
+// port: what the files of vhost/ share: the port itself and who may touch which part of it.
+//
+// Locks, outermost first. None of them is held while workers are waited for.
+//   dev_lock   main and library threads: while it is held a published device stays. May be held while the library is called,
+//              so no callback that the library makes under its queue locks may take it.
+//   conn_lock  of the connector (connect.c): the state of connecting.
+//   lock       leaf: strings and negotiation progress. Never held while the library is called.
+//   mem_lock   leaf, of the workers' look at a packed ring: see queue.c.
+#ifndef VHOST_PORT_H
+#define VHOST_PORT_H
+
+#include <pthread.h>
+#include <stdalign.h>
+#include <sys/queue.h>
+
+#include <rte_common.h>
+#include <rte_vhost.h>
+
+#include "vhost.h"
+
+// Requests of the vhost-user protocol that are looked at (QEMU's docs/interop/vhost-user.rst, "Front-end message types").
+enum {
+	REQ_GET_FEATURES = 1,
+	REQ_SET_FEATURES = 2,
+	REQ_RESET_OWNER = 4,
+	REQ_SET_MEM_TABLE = 5,
+	REQ_SET_VRING_ADDR = 9,
+	REQ_GET_VRING_BASE = 11,
+	REQ_SET_VRING_KICK = 12,
+	REQ_GET_QUEUE_NUM = 17,
+	REQ_SET_VRING_ENABLE = 18,
+	REQ_SEND_RARP = 19,
+	REQ_SET_STATUS = 39,
+};
+
+// How far the front-end got with this connection, and why the one before it ended.
+struct negotiation {
+	uint64_t done;        // bit per request that succeeded since the connection or since the driver stopped
+	uint32_t pending;     // request being handled, 0: none
+	uint32_t failed;      // last request that failed, 0: none
+	uint64_t refused;     // feature bits that the front-end wanted and that are not offered
+	uint64_t progress;    // ns, when the last request succeeded
+	bool ran;             // the device ran once during this connection
+	uint32_t before;      // request at which the connection before failed
+	uint64_t before_bits; // the refused features of the connection before
+	uint32_t short_lived; // connections in a row that the front-end closed before its driver ever ran
+};
+
+struct rx_queue {
+	uint8_t quiet; // kicks were switched off since the ring started; written by its worker, cleared by library threads
+	uint8_t seen;  // a packet was taken since the device started
+};
+
+struct vhost_port {
+	// Read by workers for every burst, written when a device comes or goes.
+	alignas(RTE_CACHE_LINE_SIZE) int vid; // published last and unpublished first; -1: no device
+	uint32_t rx_on;                       // rings that the front-end has enabled, a bit per queue pair
+	uint32_t tx_on;
+	uint32_t kick_on;  // guest -> switch queues that have a kick descriptor
+	uint64_t features; // negotiated; 0: no device
+	struct rx_queue rxq[VHOST_MAX_QUEUES];
+
+	// Written by workers when a guest's receive ring becomes full or has room again, which is rare.
+	alignas(RTE_CACHE_LINE_SIZE) uint8_t stuck[VHOST_MAX_QUEUES];
+	uint64_t rx_errors;
+
+	alignas(RTE_CACHE_LINE_SIZE) pthread_mutex_t mem_lock;
+	uint32_t mem_seq; // odd while the memory table is being exchanged, or is gone after a failed exchange
+
+	struct vhost_config config; // strings are the port's own
+	struct vhost_hooks hooks;
+	uint64_t offered; // features
+	bool closing;     // vhost_close() has begun: the caller has already waited for the workers
+	pthread_mutex_t dev_lock;
+
+	pthread_mutex_t lock;
+	bool connected;
+	int conn_vid; // of the connection, whether its device runs or not
+	bool running;
+	int numa_node;
+	uint16_t guest_mtu;
+	uint32_t connects;
+	struct negotiation talk;
+	uint64_t stuck_since;       // ns, main thread: since when a receive ring has been seen full; 0: it isn't
+	int kick[VHOST_MAX_QUEUES]; // duplicates of the kick descriptors; a number once given is kept until vhost_close()
+
+	bool registered; // with the library; main thread in server mode, otherwise the connector while it is busy with the port
+	bool ending;     // the library may be taking the connection down
+	uint64_t gone_at; // ns: when the library told that the last connection has ended
+
+	// The connector's, under conn_lock.
+	bool down;            // no connection, the connector is to make one
+	bool attempting;      // the connector is busy with this port
+	int conn_errno;       // reason why the last attempt failed; 0: it didn't
+	int watch;            // inotify watch of the socket's folder, -1: none
+	uint64_t retry_at;    // ns
+	uint64_t retry_step;  // ns
+	uint64_t quick_until; // ns: until then retry quickly, as something has happened at the socket
+	TAILQ_ENTRY(vhost_port) client;
+
+	TAILQ_ENTRY(vhost_port) next;
+};
+
+TAILQ_HEAD(port_list, vhost_port);
+
+// port.c
+extern struct port_list ports;     // open ports
+extern pthread_mutex_t ports_lock; // of the list; taken before no other lock
+uint64_t clock_ns(void);
+char *sentence(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int port_register(struct vhost_port *); // with the library, not started: 0 or -errno
+void port_unregister(struct vhost_port *);
+void port_changed(struct vhost_port *);
+
+// device.c: callbacks of the library.
+extern const struct rte_vhost_device_ops device_ops;
+void device_forget(struct vhost_port *); // the library has dropped the connection without saying so (unregister)
+
+// queue.c
+int queue_waiting(struct vhost_port *, int vid, uint16_t ring);
+
+// connect.c
+int connect_start(char **error); // starts the connector's thread, once
+void connect_add(struct vhost_port *);
+void connect_remove(struct vhost_port *); // returns when the connector is not busy with the port and never will be
+void connect_ending(struct vhost_port *); // the library may be taking the connection down
+void connect_ended(struct vhost_port *);  // the connection has ended
+void connect_settle(struct vhost_port *); // wait until the library has finished with the connection that ended
+
+// socket.c
+int socket_check_path(const char *path, char **error);
+int socket_clear_stale(const char *path, char **error);
+int socket_set_access(const struct vhost_config *, char **error);
+void socket_describe_access(const char *path, char *buffer, size_t size);
+
+#endif

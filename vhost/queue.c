@@ -1,0 +1,149 @@
+// queue: what workers do with a port: take packets, give packets, wait for a kick.
+//
+// The vhost library calls a queue by its vring: 2q is the guest's receive ring (switch -> guest), 2q + 1 its transmit ring.
+#include <errno.h>
+#include <sys/uio.h>
+
+#include <rte_atomic.h>
+#include <rte_branch_prediction.h>
+
+#include "port.h"
+
+#define LIBRARY_BURST 32 // rte_vhost_enqueue_burst() takes no more at once (MAX_PKT_BURST of the library)
+
+uint32_t vhost_rx_enabled(const struct vhost_port *p)
+{
+	return __atomic_load_n(&p->vid, __ATOMIC_ACQUIRE) < 0 ? 0 : __atomic_load_n(&p->rx_on, __ATOMIC_RELAXED);
+}
+
+uint32_t vhost_tx_enabled(const struct vhost_port *p)
+{
+	return __atomic_load_n(&p->vid, __ATOMIC_ACQUIRE) < 0 ? 0 : __atomic_load_n(&p->tx_on, __ATOMIC_RELAXED);
+}
+
+uint64_t vhost_features(const struct vhost_port *p)
+{
+	return __atomic_load_n(&p->features, __ATOMIC_RELAXED);
+}
+
+// A ring starts with kicks on: the guest would trap to the host for packets that a polling worker finds anyway.
+static __rte_noinline void silence(struct vhost_port *p, int vid, uint16_t q)
+{
+	__atomic_store_n(&p->rxq[q].quiet, 1, __ATOMIC_RELAXED);
+	rte_vhost_enable_guest_notification(vid, 2 * q + 1, 0);
+}
+
+uint16_t vhost_rx(struct vhost_port *p, uint16_t q, struct rte_mempool *pool, struct rte_mbuf **packets, uint16_t n)
+{
+	int vid = __atomic_load_n(&p->vid, __ATOMIC_ACQUIRE);
+	uint16_t got;
+
+	if (unlikely(vid < 0 || !(__atomic_load_n(&p->rx_on, __ATOMIC_RELAXED) >> q & 1)))
+		return 0;
+	if (unlikely(!__atomic_load_n(&p->rxq[q].quiet, __ATOMIC_RELAXED)))
+		silence(p, vid, q);
+	got = rte_vhost_dequeue_burst(vid, 2 * q + 1, pool, packets, n);
+	if (unlikely(got && !p->rxq[q].seen))
+		p->rxq[q].seen = 1;
+	return got;
+}
+
+uint16_t vhost_tx(struct vhost_port *p, uint16_t q, struct rte_mbuf **packets, uint16_t n)
+{
+	int vid = __atomic_load_n(&p->vid, __ATOMIC_ACQUIRE);
+	uint16_t done = 0;
+
+	if (unlikely(vid < 0 || !n || !(__atomic_load_n(&p->tx_on, __ATOMIC_RELAXED) >> q & 1)))
+		return 0;
+	do {
+		uint16_t ask = RTE_MIN(n - done, LIBRARY_BURST);
+		uint16_t taken = rte_vhost_enqueue_burst(vid, 2 * q, packets + done, ask);
+
+		done += taken;
+		if (taken < ask)
+			break;
+	} while (done < n);
+	// Several workers may come here: the byte is written on a change only, so its line stays shared while all is well.
+	if (unlikely((done == 0) != p->stuck[q]))
+		__atomic_store_n(&p->stuck[q], done == 0, __ATOMIC_RELAXED);
+	return done;
+}
+
+// Packed ring: whether the next descriptor is available (virtio 1.2 section 2.8.1), which the library's own counting functions
+// don't tell. The descriptor is guest memory, and the library exchanges the memory table of a running device without asking
+// anybody but its own queue locks. So the look is taken under mem_lock, which device.c takes before an exchange begins, and
+// only if no exchange began since the library gave the address. The other ways in which memory goes away wait for workers.
+static int packed_waiting(struct vhost_port *p, int vid, uint16_t ring)
+{
+	uint32_t seq = __atomic_load_n(&p->mem_seq, __ATOMIC_ACQUIRE);
+	struct rte_vhost_power_monitor_cond next;
+	int waiting = -EAGAIN;
+
+	if (seq & 1)
+		return -EAGAIN;
+	if (rte_vhost_get_monitor_addr(vid, ring, &next) < 0)
+		return -ENODEV;
+	pthread_mutex_lock(&p->mem_lock);
+	if (p->mem_seq == seq)
+		waiting = (*(volatile uint16_t *)next.addr & next.mask) == next.val;
+	pthread_mutex_unlock(&p->mem_lock);
+	return waiting;
+}
+
+// 1 if the ring has descriptors that the switch hasn't used, 0 if not, -errno if that can't be told now. The caller is a worker
+// between two quiescent points, or holds dev_lock.
+int queue_waiting(struct vhost_port *p, int vid, uint16_t ring)
+{
+	if (__atomic_load_n(&p->features, __ATOMIC_RELAXED) & (1ULL << VIRTIO_F_RING_PACKED))
+		return packed_waiting(p, vid, ring);
+	// The monitor address is of no use for a split ring: it compares modulo the ring's size, so a full ring looks empty.
+	return ring & 1 ? rte_vhost_rx_queue_count(vid, ring) != 0 : rte_vhost_avail_entries(vid, ring) != 0;
+}
+
+// The guest only ever adds to the kick's counter; without this the worker's wait would return at once for an old kick. The
+// descriptor came from the front-end and may be anything, so nothing here may block.
+static void drain(int fd)
+{
+	uint64_t count;
+	struct iovec to = {&count, sizeof(count)};
+
+	while (preadv2(fd, &to, 1, -1, RWF_NOWAIT) < 0 && errno == EINTR)
+		;
+}
+
+int vhost_rx_arm(struct vhost_port *p, uint16_t q, bool on)
+{
+	int vid = __atomic_load_n(&p->vid, __ATOMIC_ACQUIRE);
+	int waiting;
+
+	if (vid < 0 || !(__atomic_load_n(&p->rx_on, __ATOMIC_RELAXED) >> q & 1))
+		return -ENODEV;
+	if (!on)
+		return rte_vhost_enable_guest_notification(vid, 2 * q + 1, 0) < 0 ? -EAGAIN : 0;
+	if (!(__atomic_load_n(&p->kick_on, __ATOMIC_RELAXED) >> q & 1))
+		return -ENOTSUP;
+	drain(p->kick[q]);
+	__atomic_store_n(&p->rxq[q].quiet, 1, __ATOMIC_RELAXED);
+	if (rte_vhost_enable_guest_notification(vid, 2 * q + 1, 1) < 0)
+		return -EAGAIN;
+	// The guest adds, then reads whether to kick; the switch says that it wants kicks, then looks for what was added: each
+	// needs its store to be seen before its load (virtio 1.2 sections 2.7.13.4 and 2.8.21.3.1).
+	rte_smp_mb();
+	waiting = queue_waiting(p, vid, 2 * q + 1);
+	if (waiting)
+		rte_vhost_enable_guest_notification(vid, 2 * q + 1, 0);
+	return waiting;
+}
+
+int vhost_rx_fd(struct vhost_port *p, uint16_t q)
+{
+	int fd = -1;
+
+	if (q >= VHOST_MAX_QUEUES)
+		return -1;
+	pthread_mutex_lock(&p->lock);
+	if (__atomic_load_n(&p->kick_on, __ATOMIC_RELAXED) >> q & 1)
+		fd = p->kick[q];
+	pthread_mutex_unlock(&p->lock);
+	return fd;
+}

@@ -1,0 +1,195 @@
+// status: says of a port what it is and, in words, why no traffic passes.
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "port.h"
+
+#define SECOND UINT64_C(1000000000)
+#define FLEETING 3 // connections in a row that end before the driver ran are no accident any more
+
+struct feature {
+	unsigned int bit;
+	const char *name;
+};
+
+// virtio 1.2 sections 5.1.3 and 6; names as there, without VIRTIO_NET_F_ and VIRTIO_F_.
+static const struct feature features[] = {
+	{0, "CSUM"},         {1, "GUEST_CSUM"}, {2, "CTRL_GUEST_OFFLOADS"}, {3, "MTU"},         {5, "MAC"},
+	{7, "GUEST_TSO4"},   {8, "GUEST_TSO6"}, {9, "GUEST_ECN"},           {10, "GUEST_UFO"},  {11, "HOST_TSO4"},
+	{12, "HOST_TSO6"},   {13, "HOST_ECN"},  {14, "HOST_UFO"},           {15, "MRG_RXBUF"},  {16, "STATUS"},
+	{17, "CTRL_VQ"},     {22, "MQ"},        {28, "INDIRECT_DESC"},      {29, "EVENT_IDX"},  {33, "ACCESS_PLATFORM"},
+	{34, "RING_PACKED"}, {35, "IN_ORDER"},  {54, "GUEST_USO4"},         {55, "GUEST_USO6"}, {56, "HOST_USO"},
+	{57, "HASH_REPORT"}, {60, "RSS"},
+};
+
+static void name_features(uint64_t bits, char *buffer, size_t size)
+{
+	size_t at = 0;
+
+	buffer[0] = '\0';
+	for (unsigned int i = 0; i < RTE_DIM(features) && at < size; i++) {
+		if (bits >> features[i].bit & 1)
+			at += snprintf(buffer + at, size - at, "%s%s", at ? ", " : "", features[i].name);
+	}
+	if (!at)
+		snprintf(buffer, size, "bits 0x%lx", bits);
+}
+
+static void say_refused(uint64_t bits, char *buffer, size_t size)
+{
+	char names[100];
+
+	name_features(bits, names, sizeof(names));
+	snprintf(buffer, size,
+		 "features refused: the front-end wants %s, which this port does not offer; switch it on for the port, or off "
+		 "in the front-end",
+		 names);
+}
+
+static void say_disconnected(struct vhost_port *p, char *buffer, size_t size)
+{
+	int reason = __atomic_load_n(&p->conn_errno, __ATOMIC_RELAXED);
+	const struct negotiation *t = &p->talk;
+	const char *path = p->config.path;
+	char access[120];
+
+	if (t->refused || t->before_bits) {
+		say_refused(t->refused ? t->refused : t->before_bits, buffer, size);
+	} else if (t->short_lived >= FLEETING && !reason) {
+		snprintf(buffer, size,
+			 "features refused: the front-end at %s left %u times before its driver started; does it want features "
+			 "or more than %u "
+			 "queue pairs?",
+			 path, t->short_lived, p->config.queues);
+	} else if (p->config.server) {
+		snprintf(buffer, size, "not connected: no front-end has connected to %s", path);
+	} else if (reason == EACCES || reason == EPERM) {
+		socket_describe_access(path, access, sizeof(access));
+		snprintf(buffer, size, "permission denied: %s %s; give the switch's user write access", path, access);
+	} else if (reason == ENOENT || reason == ENOTDIR) {
+		snprintf(buffer, size, "not connected: %s does not exist; is the VM started?", path);
+	} else if (reason == ECONNREFUSED) {
+		snprintf(buffer, size, "not connected: nobody listens on %s; it may be left over from a process that ended",
+			 path);
+	} else if (reason == ENOTSOCK) {
+		snprintf(buffer, size, "not connected: %s is not a socket", path);
+	} else if (reason == ENOSPC) {
+		snprintf(
+			buffer, size,
+			"not connected: the vhost library has no room for one more connection; remove another vhost-user port");
+	} else if (reason) {
+		snprintf(buffer, size, "not connected: %s: %s", path, strerror(reason));
+	} else {
+		snprintf(buffer, size, "not connected: connecting to %s", path);
+	}
+}
+
+#define NOT_SHARED "memory not shared: the front-end %s; start it with a memory backend that has share=on"
+
+// Connected, but the device isn't there: which step is missing?
+static void say_unready(const struct negotiation *t, uint64_t now, char *buffer, size_t size)
+{
+	const uint64_t done = t->done;
+
+	if (t->refused)
+		say_refused(t->refused, buffer, size);
+	else if (t->failed == REQ_SET_MEM_TABLE)
+		snprintf(buffer, size, NOT_SHARED, "offered memory that can't be mapped");
+	else if (!(done >> REQ_SET_FEATURES & 1))
+		snprintf(buffer, size,
+			 "guest driver not ready: it has not started; is the guest still booting, or without virtio-net?");
+	else if (!(done >> REQ_SET_MEM_TABLE & 1) && now > t->progress + SECOND)
+		snprintf(buffer, size, NOT_SHARED, "has not shared the guest's memory");
+	else if (!(done >> REQ_SET_MEM_TABLE & 1))
+		snprintf(buffer, size, "guest driver not ready: features are agreed, the memory is not shared yet");
+	else if (t->failed)
+		snprintf(buffer, size, "guest driver not ready: request %u of the front-end failed", t->failed);
+	else if (!(done >> REQ_SET_VRING_KICK & 1))
+		snprintf(buffer, size, "guest driver not ready: its queues are not set up yet");
+	else if (!(done >> REQ_SET_VRING_ENABLE & 1))
+		snprintf(buffer, size, "guest driver not ready: its queues are not enabled yet");
+	else
+		snprintf(buffer, size,
+			 "guest driver not ready: one of its first two queues is not enabled, or the driver has not said that "
+			 "it is ready");
+}
+
+// A guest that kicked although its ring has never held anything wrote to memory that is not what was mapped.
+static bool kicks_nothing(struct vhost_port *p)
+{
+	uint32_t on = vhost_rx_enabled(p) & __atomic_load_n(&p->kick_on, __ATOMIC_RELAXED);
+
+	for (unsigned int q = 0; q < VHOST_MAX_QUEUES; q++) {
+		struct pollfd kick = {.fd = p->kick[q], .events = POLLIN};
+
+		if (!(on >> q & 1))
+			continue;
+		if (p->rxq[q].seen)
+			return false;
+		if (poll(&kick, 1, 0) == 1 && kick.revents & POLLIN && queue_waiting(p, p->vid, 2 * q + 1) == 0 &&
+		    !p->rxq[q].seen)
+			return true;
+	}
+	return false;
+}
+
+static bool no_buffers(struct vhost_port *p, uint64_t now)
+{
+	uint32_t on = vhost_tx_enabled(p);
+
+	for (unsigned int q = 0; q < VHOST_MAX_QUEUES; q++) {
+		if (!(on >> q & 1) || !__atomic_load_n(&p->stuck[q], __ATOMIC_RELAXED) || queue_waiting(p, p->vid, 2 * q) != 0)
+			continue;
+		if (!p->stuck_since)
+			p->stuck_since = now;
+		return now >= p->stuck_since + SECOND;
+	}
+	p->stuck_since = 0;
+	return false;
+}
+
+// Called with dev_lock held, so the device stays while the library is asked.
+static void say_running(struct vhost_port *p, uint64_t now, char *buffer, size_t size)
+{
+	if (!vhost_rx_enabled(p) || !vhost_tx_enabled(p))
+		snprintf(buffer, size, "guest driver not ready: it has disabled its %s queues",
+			 vhost_rx_enabled(p)   ? "receive"
+			 : vhost_tx_enabled(p) ? "transmit"
+					       : "");
+	else if (kicks_nothing(p))
+		snprintf(buffer, size, NOT_SHARED, "mapped a private copy of the guest's memory");
+	else if (no_buffers(p, now))
+		snprintf(buffer, size,
+			 "no receive buffers posted: the guest takes no packets; is its interface up and its system alive?");
+}
+
+void vhost_status(struct vhost_port *p, struct vhost_status *s)
+{
+	uint64_t now = clock_ns();
+
+	memset(s, 0, sizeof(*s));
+	pthread_mutex_lock(&p->dev_lock);
+	pthread_mutex_lock(&p->lock);
+	s->connected = p->connected;
+	s->running = p->running;
+	s->connects = p->connects;
+	s->numa_node = p->running ? p->numa_node : -1;
+	s->rx_errors = p->rx_errors;
+	if (!p->connected)
+		say_disconnected(p, s->problem, sizeof(s->problem));
+	else if (!p->running)
+		say_unready(&p->talk, now, s->problem, sizeof(s->problem));
+	pthread_mutex_unlock(&p->lock);
+	if (__atomic_load_n(&p->vid, __ATOMIC_ACQUIRE) >= 0) {
+		s->features = vhost_features(p);
+		s->virtio_net_legacy = !(s->features >> VIRTIO_F_VERSION_1 & 1);
+		s->rx_queues = __builtin_popcount(vhost_rx_enabled(p));
+		s->tx_queues = __builtin_popcount(vhost_tx_enabled(p));
+		say_running(p, now, s->problem, sizeof(s->problem));
+	} else {
+		p->stuck_since = 0;
+	}
+	pthread_mutex_unlock(&p->dev_lock);
+}
