@@ -1,0 +1,17 @@
+// control: asking the running switch, on its control socket.
+#ifndef CTL_CONTROL_H
+#define CTL_CONTROL_H
+
+#include "command.h"
+
+// Sends the command as it was given. Returns the exit status.
+int control_run(const struct given *);
+
+// One call of `method`. True: *text is the answer. False: *text is the switch's refusal. Ends the process with a
+// sentence if there is no switch, or no answer within --timeout. The caller frees *text.
+bool control_call(const char *method, int argc, const char *const argv[], char **text);
+
+// trace.c: the answer comes as long as the user (or --count) wants.
+int trace_run(const struct given *);
+
+#endif

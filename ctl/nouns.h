@@ -1,0 +1,33 @@
+// nouns: the functions behind the verbs that work on the database, and what they share.
+#ifndef CTL_NOUNS_H
+#define CTL_NOUNS_H
+
+#include "database.h"
+
+int network_add_run(struct context *);
+int network_set_run(struct context *);
+int network_del_run(struct context *);
+int network_list_run(struct context *);
+int network_show_run(struct context *);
+int port_add_run(struct context *);
+int port_set_run(struct context *);
+int port_del_run(struct context *);
+int port_list_run(struct context *);
+int port_show_run(struct context *);
+int fdb_add_run(struct context *);
+int fdb_del_run(struct context *);
+int host_list_run(struct context *);
+int host_show_run(struct context *);
+int host_del_run(struct context *);
+int config_set_run(struct context *);
+int config_get_run(struct context *);
+int config_del_run(struct context *);
+int config_list_run(struct context *);
+
+// NULL if there is none.
+const struct weirrec_network *network_find(const struct ovsdb_idl *, const char *name);
+// *port is NULL if there is none. -1 after fail() if there are several.
+int port_find(struct context *, const char *name, const struct weirrec_port **port);
+int name_check(struct context *, const char *noun, const char *name);
+
+#endif

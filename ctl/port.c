@@ -1,0 +1,196 @@
+// port: the verbs of ports.
+#include "nouns.h"
+
+#include "column.h"
+#include "listing.h"
+
+#include <string.h>
+
+#define PORT (&weirrec_table_classes[WEIRREC_TABLE_PORT])
+
+// A port's name is unique on its host only. Without --host, the name has to be enough.
+int port_find(struct context *ctx, const char *name, const struct weirrec_port **found)
+{
+	const struct weirrec_port *port;
+
+	*found = NULL;
+	WEIRREC_PORT_FOR_EACH(port, ctx->idl)
+	{
+		if (strcmp(port->name, name))
+			continue;
+		if (settings.host && port->host[0] && strcmp(port->host, settings.host))
+			continue;
+		// A port of this very host is meant before one of all hosts.
+		if (*found && settings.host && strcmp(port->host, (*found)->host)) {
+			*found = port->host[0] ? port : *found;
+			continue;
+		}
+		if (*found)
+			return fail(ctx, "there are several ports %s, on %s and %s: say which with --host", name,
+				    (*found)->host[0] ? (*found)->host : "every host",
+				    port->host[0] ? port->host : "every host");
+		*found = port;
+	}
+	return 0;
+}
+
+static int find_or_fail(struct context *ctx, const char *name, const struct weirrec_port **port)
+{
+	if (port_find(ctx, name, port))
+		return -1;
+	if (*port)
+		return 0;
+	if (settings.host)
+		return fail(ctx, "there is no port %s on host %s", name, settings.host);
+	return fail(ctx, "there is no port %s", name);
+}
+
+// The `host` of a new port. With one switch on the database its ports need no host; with several, one has to be said.
+static int choose_host(struct context *ctx, const char *name, const char **host)
+{
+	const struct weirrec_host *row;
+	struct ds known = DS_EMPTY_INITIALIZER;
+	bool found = false;
+	size_t n = 0;
+
+	*host = settings.host ? settings.host : "";
+	WEIRREC_HOST_FOR_EACH(row, ctx->idl)
+	{
+		ds_put_format(&known, "%s%s", n++ ? ", " : "", row->name);
+		found |= settings.host && !strcmp(row->name, settings.host);
+	}
+	int status = 0;
+	if (!settings.host && n > 1)
+		status = fail(ctx, "port %s: on which host? Say --host NAME, one of: %s", name, ds_cstr(&known));
+	// Most likely a typing error; a host that is yet to come is told with --no-wait.
+	else if (settings.host && n && !found && !settings.no_wait)
+		status = fail(ctx, "port %s: there is no host %s, but: %s (with --no-wait the port is kept for one to come)",
+			      name, settings.host, ds_cstr(&known));
+	ds_destroy(&known);
+	return status;
+}
+
+static bool is(const char *s, const char *word)
+{
+	return s && !strcmp(s, word);
+}
+
+// What makes no sense together. The switch would say it too, but only when the row is in the database.
+static int check(struct context *ctx, const struct weirrec_port *port)
+{
+	bool trunk = is(port->vlan_mode, "trunk");
+	bool native = is(port->vlan_mode, "native-tagged") || is(port->vlan_mode, "native-untagged");
+
+	if (!port->network && !trunk)
+		return fail(ctx,
+			    "port %s: in which network? Say --network NAME (or --vlan-mode trunk for one without a native one)",
+			    port->name);
+	if (port->n_trunks && !trunk && !native)
+		return fail(ctx, "port %s: --trunks goes with --vlan-mode trunk, native-tagged or native-untagged", port->name);
+	if (port->n_cvlans && !is(port->vlan_mode, "dot1q-tunnel"))
+		return fail(ctx, "port %s: cvlans goes with --vlan-mode dot1q-tunnel", port->name);
+	if (is(port->vlan_mode, "native-tagged") && !port->network->n_vlan)
+		return fail(ctx, "port %s: network %s has no VLAN to tag its frames with (network set %s vlan=N)", port->name,
+			    port->network->name, port->network->name);
+	for (size_t i = 0; i < port->n_trunks; i++)
+		if (!port->trunks[i]->n_vlan)
+			return fail(ctx, "port %s: network %s has no VLAN, so it can't be on a trunk (network set %s vlan=N)",
+				    port->name, port->trunks[i]->name, port->trunks[i]->name);
+	return 0;
+}
+
+static int set(struct context *ctx, const struct weirrec_port *port)
+{
+	if (column_set_given(ctx, &port->header_, 1) || check(ctx, port))
+		return -1;
+	concern(port->host);
+	touch(&port->header_);
+	return 0;
+}
+
+int port_add_run(struct context *ctx)
+{
+	const char *name = ctx->given->args[0];
+	const struct weirrec_port *port;
+	const char *host;
+
+	if (port_find(ctx, name, &port))
+		return -1;
+	// A port of all hosts is in the way of one with the same name on any.
+	if (port && !given_option(ctx->given, "may-exist"))
+		return fail(ctx, "there is a port %s already%s%s", name, port->host[0] ? " on host " : "", port->host);
+	if (!port) {
+		if (name_check(ctx, "port", name) || choose_host(ctx, name, &host))
+			return -1;
+		port = weirrec_port_insert(ctx->txn);
+		weirrec_port_set_name(port, name);
+		weirrec_port_set_host(port, host);
+	}
+	return set(ctx, port);
+}
+
+int port_set_run(struct context *ctx)
+{
+	const char *name = ctx->given->args[0];
+	const struct weirrec_port *port;
+
+	if (find_or_fail(ctx, name, &port))
+		return -1;
+	if (!ctx->given->n_options && ctx->given->n_args < 2)
+		return fail(ctx, "port %s: what should be set? COLUMN=VALUE, or an option of port add", name);
+	// Both the switch that had it and the one that gets it.
+	concern(port->host);
+	return set(ctx, port);
+}
+
+int port_del_run(struct context *ctx)
+{
+	const char *name = ctx->given->args[0];
+	const struct weirrec_port *port;
+	const struct weirrec_fdb *fdb;
+
+	if (given_option(ctx->given, "if-exists")) {
+		if (port_find(ctx, name, &port))
+			return -1;
+		if (!port)
+			return 0;
+	} else if (find_or_fail(ctx, name, &port)) {
+		return -1;
+	}
+	WEIRREC_FDB_FOR_EACH_SAFE(fdb, ctx->idl)
+	if (fdb->port == port)
+		weirrec_fdb_delete(fdb);
+	concern(port->host);
+	weirrec_port_delete(port);
+	return 0;
+}
+
+static bool of_wanted_host(const struct ovsdb_idl_row *row)
+{
+	const struct weirrec_port *port = weirrec_port_get_for_uuid(row->table->idl, &row->uuid);
+
+	return !settings.host || !port->host[0] || !strcmp(port->host, settings.host);
+}
+
+int port_list_run(struct context *ctx)
+{
+	const struct weirrec_port *port;
+	bool hosts = false;
+
+	// The column says something only where there is more than one switch.
+	WEIRREC_PORT_FOR_EACH(port, ctx->idl)
+	hosts |= port->host[0] != '\0';
+	return rows_list(ctx, PORT,
+			 hosts || settings.json ? "name,host,type,network,vlan_mode,link_state,mtu,problem"
+						: "name,type,network,vlan_mode,link_state,mtu,problem",
+			 of_wanted_host);
+}
+
+int port_show_run(struct context *ctx)
+{
+	const struct weirrec_port *port;
+
+	if (find_or_fail(ctx, ctx->given->args[0], &port))
+		return -1;
+	return row_show(ctx, &port->header_);
+}

@@ -1,0 +1,175 @@
+// rows: what `list` and `show` print of a table's rows.
+#include "column.h"
+
+#include "listing.h"
+#include "ovsdb-data.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Heading of a column: link_state is LINK-STATE.
+static char *heading(const char *column)
+{
+	char *s = xstrdup(column);
+
+	for (char *p = s; *p; p++)
+		*p = *p == '_' ? '-' : (char)toupper((unsigned char)*p);
+	return s;
+}
+
+struct named_row {
+	char *name;
+	const struct ovsdb_idl_row *row;
+};
+
+// vm2 before vm10.
+static int compare(const void *a_, const void *b_)
+{
+	const struct named_row *a = a_, *b = b_;
+
+	return strverscmp(a->name, b->name);
+}
+
+static struct named_row *sorted(const struct ovsdb_idl *idl, const struct ovsdb_idl_table_class *table,
+				bool (*keep)(const struct ovsdb_idl_row *), size_t *n)
+{
+	struct named_row *list = NULL;
+	size_t room = 0;
+
+	*n = 0;
+	for (const struct ovsdb_idl_row *row = ovsdb_idl_first_row(idl, table); row; row = ovsdb_idl_next_row(row)) {
+		if (keep && !keep(row))
+			continue;
+		if (*n == room)
+			list = x2nrealloc(list, &room, sizeof(*list));
+		list[(*n)++] = (struct named_row){row_name(row), row};
+	}
+	if (*n)
+		qsort(list, *n, sizeof(*list), compare);
+	return list;
+}
+
+// "problem" is no column: why the row does nothing. Its error, or what the switch says in status.
+static void problem_cell(struct listing *l, const struct ovsdb_idl_row *row)
+{
+	char *error = row_error(row);
+	const struct ovsdb_idl_column *column = column_find(row->table->class_, "status");
+
+	if (error) {
+		listing_str(l, error);
+		free(error);
+		return;
+	}
+	if (column) {
+		const struct ovsdb_datum *d = ovsdb_idl_read(row, column);
+		for (size_t i = 0; i < d->n; i++) {
+			if (!strcmp(json_string(d->keys[i].s), "problem") && json_string(d->values[i].s)[0]) {
+				listing_str(l, json_string(d->values[i].s));
+				return;
+			}
+		}
+	}
+	listing_none(l);
+}
+
+static int add_columns(struct context *ctx, const struct ovsdb_idl_table_class *table, char *names, struct listing *l,
+		       const struct ovsdb_idl_column ***columns, size_t *n)
+{
+	char *save = NULL;
+	size_t room = 0;
+
+	*columns = NULL;
+	*n = 0;
+	for (char *name = strtok_r(names, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
+		for (char *s = name; *s; s++)
+			*s = *s == '-' ? '_' : (char)tolower((unsigned char)*s);
+		const struct ovsdb_idl_column *column = column_find(table, name);
+		if (!column && strcmp(name, "problem"))
+			return fail(ctx, "table %s has no column %s (weirctl --columns lists them)", table->name, name);
+		if (*n == room)
+			*columns = x2nrealloc(*columns, &room, sizeof(**columns));
+		(*columns)[(*n)++] = column;
+		char *h = heading(name);
+		listing_column(l, name, h);
+		free(h);
+	}
+	return 0;
+}
+
+int rows_list(struct context *ctx, const struct ovsdb_idl_table_class *table, const char *columns_text,
+	      bool (*keep)(const struct ovsdb_idl_row *))
+{
+	const char *wanted = given_option(ctx->given, "columns");
+	char *names = xstrdup(wanted ? wanted : columns_text);
+	struct listing *l = listing_new();
+	const struct ovsdb_idl_column **columns;
+	size_t n_columns, n;
+	int status = add_columns(ctx, table, names, l, &columns, &n_columns);
+
+	if (!status && !n_columns)
+		status = fail(ctx, "--columns needs at least one column");
+	if (!status) {
+		struct named_row *list = sorted(ctx->idl, table, keep, &n);
+		for (size_t i = 0; i < n; i++) {
+			listing_row(l);
+			for (size_t k = 0; k < n_columns; k++) {
+				if (columns[k])
+					column_cell(l, ctx->idl, ovsdb_idl_read(list[i].row, columns[k]), &columns[k]->type);
+				else
+					problem_cell(l, list[i].row);
+			}
+			free(list[i].name);
+		}
+		free(list);
+		output_table(ctx, l);
+	}
+	free(columns);
+	listing_free(l);
+	free(names);
+	return status;
+}
+
+// Columns that every table has are last, name is first; the IDL's order is the alphabet's.
+static int rank(const char *name)
+{
+	static const char *const last[] = {"status", "statistics", "error", "external_ids"};
+
+	if (!strcmp(name, "name"))
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(last); i++)
+		if (!strcmp(name, last[i]))
+			return 2 + (int)i;
+	return 1;
+}
+
+static bool is_empty(const struct ovsdb_datum *d, const struct ovsdb_type *type)
+{
+	return !d->n || (ovsdb_type_is_scalar(type) && type->key.type == OVSDB_TYPE_STRING && !json_string(d->keys[0].s)[0]);
+}
+
+int row_show(struct context *ctx, const struct ovsdb_idl_row *row)
+{
+	const struct ovsdb_idl_table_class *table = row->table->class_;
+	const struct ovsdb_idl_column **shown = xcalloc(table->n_columns, sizeof(*shown));
+	struct listing *l = listing_new();
+	size_t n = 0;
+
+	for (int r = 0; r < 6; r++) {
+		for (size_t i = 0; i < table->n_columns; i++) {
+			const struct ovsdb_idl_column *column = &table->columns[i];
+			// Empty columns are noise to people, and as good as promised to programs.
+			if (rank(column->name) != r || (!settings.json && is_empty(ovsdb_idl_read(row, column), &column->type)))
+				continue;
+			listing_column(l, column->name, column->name);
+			shown[n++] = column;
+		}
+	}
+	listing_row(l);
+	for (size_t i = 0; i < n; i++)
+		column_cell(l, ctx->idl, ovsdb_idl_read(row, shown[i]), &shown[i]->type);
+	output_record(ctx, l);
+	listing_free(l);
+	free(shown);
+	return 0;
+}
