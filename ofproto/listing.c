@@ -1,6 +1,5 @@
-// The JSON is written here and not by Jansson: libopenvswitch.a, which daemon and weirctl link too, has functions of the same
-// names (json_string(), json_object(), json_array(), json_integer(), json_real(), json_equal()), and the linker takes
-// whichever comes first without a word.
+// The JSON is written here, not by Jansson: it takes forty lines, cells keep the digits that people see, and a program that also
+// links libopenvswitch.a, which has functions of the same names as Jansson's, need not care.
 #include "listing.h"
 
 #include <assert.h>

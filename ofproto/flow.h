@@ -1,0 +1,110 @@
+// flow: a resolved decision, and the table that a worker keeps them in.
+//
+// One table per worker, used by that worker alone; the main thread may read it for listings (flow_table_read()). All memory is reserved as
+// address space at the start and committed as it is used, so that the table grows without copying: records are stable, and the hash
+// directory grows by linear hashing (Litwin 1980), one bucket at a time.
+#ifndef OFPROTO_FLOW_H
+#define OFPROTO_FLOW_H
+
+#include "key.h"
+#include "sizes.h"
+
+#include <stdbool.h>
+
+#define FLOW_DEPS 8  // generation slots that a flow may depend on
+#define FLOW_PROV 8  // rows that a flow may name
+
+// What the packets of a flow need, one cache line.
+struct flow {
+	uint64_t stages;    // stages that have work per packet, by index
+	uint64_t packets;
+	uint64_t bytes;
+	uint32_t epoch;     // global epoch in which the decision was known to be right
+	uint32_t used_ms;   // worker's time of its last packet, milliseconds
+	uint16_t out;       // port, network or drop reason, by out_kind
+	uint8_t out_kind;   // enum out_kind
+	uint8_t vlan_op;    // enum vlan_op
+	uint16_t vlan_tci;
+	uint16_t qinq;
+	uint16_t network;
+	uint16_t flags;     // FLOW_*
+	uint32_t aux;       // the FDB entry of the source; ~0: none
+	uint32_t refreshed_ms; // when its stages last heard that it is in use
+	uint32_t spare;
+	uint64_t rewrite;   // of stages to come
+};
+static_assert(sizeof(struct flow) == 64, "the hot part of a flow is one cache line");
+
+#define FLOW_BUM_BROADCAST 0x1 // which storm limit its packets count for
+#define FLOW_BUM_MULTICAST 0x2
+#define FLOW_BUM_UNKNOWN 0x4
+#define FLOW_BUM (FLOW_BUM_BROADCAST | FLOW_BUM_MULTICAST | FLOW_BUM_UNKNOWN)
+#define FLOW_LEARN 0x10        // the source address is to be learned, if it isn't yet
+#define FLOW_UNCACHED 0x8      // a decision for one packet: no room in the table, or it read beyond its profile
+
+// What is looked at when something changes or somebody asks.
+struct flow_cold {
+	uint32_t version;              // odd while the worker changes the record; first, so that the rest can be cleared at once
+	uint32_t dep_gen[FLOW_DEPS];
+	uint16_t dep_slot[FLOW_DEPS];
+	uint8_t n_deps;
+	uint8_t n_prov;
+	uint8_t key_len;
+	uint8_t in_use;
+	uint32_t hash;
+	uint32_t prev, next;           // list of its ingress port, ~0: end
+	uint32_t created_ms;
+	uint16_t port;
+	uint8_t prov_stage[FLOW_PROV]; // which stage the row decided
+	uint32_t prov_row[FLOW_PROV];  // handles of row.h
+};
+
+struct flow_table;
+
+struct flow_table_config {
+	uint32_t limit;   // flows at most, 1024..2^24
+	uint32_t idle_ms; // a flow without packets goes after this
+};
+
+struct flow_table *flow_table_create(const struct flow_table_config *);
+void flow_table_destroy(struct flow_table *); // no worker uses it any more
+void flow_table_configure(struct flow_table *, const struct flow_table_config *); // its worker
+// How many ports share the table: half of the limit is divided into reserved shares, the other half is for whoever comes; a port alone may
+// have it all.
+void flow_table_set_ports(struct flow_table *, unsigned ports);
+
+// `len[i]` bytes of key count (KEY_LEN_*); hash as key_hash(). out[i]: the flow or NULL.
+void flow_table_lookup(struct flow_table *, const struct flow_key *keys, const uint8_t *len, const uint64_t *hash, unsigned n,
+		       struct flow **out);
+// A record for `key`, not there yet, zeroed but for its key and list. When the port is over its share and the common half is used up, an old flow of the
+// port itself goes first; NULL: no room for this port (it is over its share and nothing of it is old).
+struct flow *flow_table_insert(struct flow_table *, const struct flow_key *, unsigned len, uint64_t hash, uint32_t now_ms);
+void flow_table_remove(struct flow_table *, struct flow *);
+// A worker's spare moments: looks at some records and removes idle ones. A full round takes about a second of calls a millisecond apart.
+void flow_table_sweep(struct flow_table *, uint32_t now_ms);
+// Removes every flow of a port that is gone.
+void flow_table_drop_port(struct flow_table *, uint16_t port);
+
+// Makes `decision` with its dependencies and provenance the record's; its counters and place stay.
+void flow_decide(struct flow_table *, struct flow *record, const struct flow *decision, const struct flow_cold *);
+struct flow_cold *flow_cold(struct flow_table *, const struct flow *);
+const struct flow_key *flow_key(struct flow_table *, const struct flow *);
+uint32_t flow_index(struct flow_table *, const struct flow *);
+
+struct flow_table_stats {
+	uint32_t flows, limit, buckets;
+	uint64_t inserts, evictions, expiries, refusals;
+};
+// Any thread; each figure is right, not their sum.
+void flow_table_stats(const struct flow_table *, struct flow_table_stats *);
+uint32_t flow_table_port_flows(const struct flow_table *, uint16_t port);
+// Main thread, while the worker goes on: record `index` as it is, consistent. false: not in use. Iterate index from 0 to flow_table_high().
+struct flow_view {
+	struct flow flow;
+	struct flow_key key;
+	struct flow_cold cold;
+};
+bool flow_table_read(const struct flow_table *, uint32_t index, struct flow_view *);
+uint32_t flow_table_high(const struct flow_table *);
+
+#endif

@@ -1,0 +1,615 @@
+// forward: see forward.h.
+#include "forward.h"
+#include "parse.h"
+#include "row.h"
+#include "vlan.h"
+
+#include <errno.h>
+#include <string.h>
+#include <rte_branch_prediction.h>
+#include <rte_cycles.h>
+#include <rte_prefetch.h>
+
+uint16_t forward_reason_base;
+
+static const struct reason reason_rows[] = {FORWARD_REASONS(REASON_ROW)};
+static uint64_t ingress_stages, egress_stages;
+
+#define FLOW_REASON(name) ((uint16_t)(forward_reason_base + flow_##name))
+#define REFRESH_MS 1000
+
+// One packet on its way to a decision.
+struct lookup {
+	struct flow_key whole; // as parsed
+	struct flow_key key;   // masked by its profile
+	uint64_t hash;
+	uint8_t len;
+};
+
+void forward_init(void)
+{
+	forward_reason_base = reason_register(reason_rows, FORWARD_REASON_N);
+	ingress_stages = egress_stages = 0;
+	for (unsigned i = 0; i < stage_count(); i++)
+		*(stage_get((uint8_t)i)->egress ? &egress_stages : &ingress_stages) |= 1ULL << i;
+}
+
+// ---- tracing
+
+static void trace_received(struct pkt *p, const struct flow_key *k)
+{
+	struct core_record r = {
+		.kind = CORE_RECEIVED,
+		.port = p->in_port,
+		.len = pkt_mbuf(p)->pkt_len,
+		.class = p->class,
+		.n_tags = p->n_tags,
+		.vlan = k->vlan,
+		.ethertype = p->ethertype,
+		.proto = p->l3_ofs ? p->proto : 0,
+	};
+	memcpy(r.dst, k->dst, 6);
+	memcpy(r.src, k->src, 6);
+	trace_put(p->trace, TRACE_CORE, &r, sizeof r);
+}
+
+static void trace_decision(struct trace *t, uint8_t kind, const struct flow *f, uint32_t index)
+{
+	struct core_record r = {
+		.kind = kind,
+		.out_kind = f->out_kind,
+		.port = f->out,
+		.reason = f->out,
+		.network = f->network,
+		.vlan_op = f->vlan_op,
+		.vlan_tci = f->vlan_tci,
+		.stages = f->stages,
+		.flow = index,
+	};
+	trace_put(t, TRACE_CORE, &r, sizeof r);
+}
+
+static void trace_kind(struct trace *t, uint8_t kind, uint16_t port)
+{
+	struct core_record r = {.kind = kind, .port = port};
+
+	trace_put(t, TRACE_CORE, &r, sizeof r);
+}
+
+// ---- from packet to key
+
+// Whatever parse() and the decision write; who the packet is and its trace stay.
+static void pkt_reset(struct pkt *p)
+{
+	struct pkt keep = *p;
+
+	memset(p, 0, sizeof *p);
+	p->in_port = keep.in_port;
+	p->origin = keep.origin;
+	p->rx_tsc = keep.rx_tsc;
+	p->trace = keep.trace;
+}
+
+// Parses *m (which may get another head) and makes its keys. False: it was malformed and is dropped.
+static bool prepare(struct worker *w, const struct lport *lp, struct rte_mbuf **m, struct lookup *l)
+{
+	struct pkt *p = pkt_of(*m);
+	int rc = parse(*m, &l->whole);
+
+	if (unlikely(rc == -EAGAIN)) {
+		struct rte_mbuf *head = pkt_own_headers(*m, PARSE_HEADERS_MAX, w->pool);
+
+		if (!head) {
+			worker_drop(w, *m, FLOW_REASON(NO_MEMORY));
+			return false;
+		}
+		*m = head;
+		p = pkt_of(head);
+		rc = parse(head, &l->whole);
+		if (rc && !p->drop) // headers longer than any real ones
+			p->drop = (uint16_t)(parse_reason_base + parse_IPV6_EXT);
+	}
+	if (unlikely(p->trace))
+		trace_received(p, &l->whole);
+	if (unlikely(p->drop)) {
+		worker_drop(w, *m, p->drop);
+		return false;
+	}
+	struct membership in = lport_classify(lp, l->whole.vlan);
+	const struct profile *pr = profile_get(in.profile);
+	p->network = in.network;
+	l->whole.profile = in.profile;
+	l->len = (uint8_t)key_len(pr, l->whole.ethertype);
+	key_mask(&l->key, &l->whole, pr, l->len);
+	l->hash = key_hash(&l->key, l->len);
+	return true;
+}
+
+// ---- decisions
+
+static bool still_right(struct worker *w, struct flow *f)
+{
+	struct flow_cold *c = flow_cold(w->flows, f);
+
+	for (unsigned i = 0; i < c->n_deps; i++)
+		if (gen_read(c->dep_slot[i]) != c->dep_gen[i])
+			return false;
+	f->epoch = w->epoch;
+	return true;
+}
+
+static inline bool is_fresh(struct worker *w, struct flow *f)
+{
+	return likely(f->epoch == w->epoch) || still_right(w, f);
+}
+
+static void run_resolve(struct resolve *r)
+{
+	struct flow *f = r->flow;
+
+	f->stages = ingress_stages | egress_stages;
+	f->aux = UINT32_MAX;
+	resolve_depend(r, GEN_CONFIG, 0);
+	// The port once more, now that its generation is noted: the one that the key was made with may have been replaced meanwhile.
+	resolve_depend(r, GEN_PORT, r->pkt->in_port);
+	r->in = lport_get(r->pkt->in_port);
+	if (unlikely(!r->in)) {
+		f->stages = 0;
+		f->out_kind = OUT_DROP;
+		f->out = FLOW_REASON(PORT_GONE);
+		return;
+	}
+	r->pkt->network = lport_classify(r->in, r->key->vlan).network;
+	for (unsigned i = 0; i < stage_count(); i++) {
+		struct stage *s = stage_get((uint8_t)i);
+
+		r->stage = (uint8_t)i;
+		if (!s->run)
+			f->stages &= ~(1ULL << i);
+		uint16_t reason = s->resolve ? s->resolve(r) : 0;
+		if (reason) {
+			f->out_kind = OUT_DROP;
+			f->out = reason;
+			f->stages &= (1ULL << i) - 1; // what ran before still does: a meter counts what is dropped later
+			break;
+		}
+	}
+	if (f->out_kind == OUT_NONE) {
+		f->out_kind = OUT_DROP;
+		f->out = FLOW_REASON(NO_OUTPUT);
+	}
+	if (f->out_kind == OUT_DROP)
+		f->vlan_op = VLAN_OP_NONE;
+	f->network = r->pkt->network;
+	if (r->trace)
+		trace_decision(r->trace, CORE_DECIDED, f, 0);
+}
+
+static void resolve_start(struct resolve *r, struct worker *w, struct rte_mbuf *m, const struct flow_key *key, struct flow *f,
+			  struct flow_cold *c)
+{
+	memset(f, 0, sizeof *f);
+	c->n_deps = c->n_prov = 0;
+	*r = (struct resolve){.w = w, .pkt = pkt_of(m), .key = key, .flow = f, .cold = c};
+	f->epoch = gen_read_epoch(); // before anything is looked up
+}
+
+// Effects that bumped a generation which this very decision depends on leave it fresh.
+static void commit(struct resolve *r)
+{
+	for (unsigned i = 0; i < r->n_effects; i++) {
+		struct stage *s = stage_get(r->effect[i].stage);
+
+		if (s->commit)
+			s->commit(r->w, r, &r->effect[i]);
+	}
+}
+
+// Moves the decision into the table: into `old` if there is one, else into a new record. Returns the record, or `f` if it isn't cached.
+static struct flow *keep(struct resolve *r, const struct lookup *l, struct flow *old)
+{
+	struct worker *w = r->w;
+	struct flow *f = r->flow;
+	uint32_t beyond = r->fields & ~profile_get(l->key.profile)->fields;
+
+	if (unlikely(beyond))
+		worker_count(w, r->pkt->in_port, COUNT_BEYOND_PROFILE, 1);
+	if (unlikely(beyond || (f->flags & FLOW_UNCACHED))) {
+		worker_count(w, r->pkt->in_port, COUNT_UNCACHED, 1);
+		if (old)
+			flow_table_remove(w->flows, old);
+		f->flags |= FLOW_UNCACHED;
+		return f;
+	}
+	struct flow *record = old ? old : flow_table_insert(w->flows, &l->key, l->len, l->hash, w->now_ms);
+	if (unlikely(!record)) {
+		worker_count(w, r->pkt->in_port, COUNT_UNCACHED, 1);
+		f->flags |= FLOW_UNCACHED;
+		return f;
+	}
+	flow_decide(w->flows, record, f, r->cold);
+	return record;
+}
+
+static struct flow *resolve_packet(struct worker *w, struct rte_mbuf *m, struct lookup *l, struct flow *old, struct flow *scratch)
+{
+	struct flow_cold cold;
+	struct resolve r;
+
+	resolve_start(&r, w, m, &l->whole, scratch, &cold);
+	r.trace = pkt_of(m)->trace;
+	if (unlikely(r.trace))
+		trace_kind(r.trace, CORE_MISS, 0);
+	run_resolve(&r);
+	commit(&r);
+	worker_count(w, pkt_of(m)->in_port, COUNT_RESOLVED, 1);
+	return keep(&r, l, old);
+}
+
+// A traced packet that a cached flow serves: shows how the decision came about, by making it once more, and holds both to each other.
+static void trace_hit(struct worker *w, struct rte_mbuf *m, struct lookup *l, struct flow *f)
+{
+	struct pkt *p = pkt_of(m);
+	struct flow again;
+	struct flow_cold cold;
+	struct resolve r;
+
+	trace_decision(p->trace, CORE_HIT, f, flow_index(w->flows, f));
+	resolve_start(&r, w, m, &l->whole, &again, &cold);
+	r.trace = p->trace;
+	run_resolve(&r);
+	if ((again.out_kind != f->out_kind || again.out != f->out || again.vlan_op != f->vlan_op || again.stages != f->stages) &&
+	    gen_read_epoch() == w->epoch)
+		trace_decision(p->trace, CORE_DIFFERS, &again, 0);
+}
+
+static void refresh(struct worker *w, struct flow *f)
+{
+	f->refreshed_ms = w->now_ms;
+	for (unsigned i = 0; i < stage_count(); i++) {
+		struct stage *s = stage_get((uint8_t)i);
+
+		if (s->refresh)
+			s->refresh(w, f);
+	}
+}
+
+static inline void apply(struct worker *w, struct rte_mbuf *m, struct flow *f)
+{
+	struct pkt *p = pkt_of(m);
+
+	p->out = f->out;
+	p->out_kind = f->out_kind;
+	p->stages = f->stages;
+	p->flow_flags = f->flags;
+	p->vlan_op = f->vlan_op;
+	p->vlan_tci = f->vlan_tci;
+	p->qinq = f->qinq;
+	f->packets++;
+	f->bytes += m->pkt_len;
+	f->used_ms = w->now_ms;
+	if (unlikely(w->now_ms - f->refreshed_ms >= REFRESH_MS) && !(f->flags & FLOW_UNCACHED))
+		refresh(w, f);
+}
+
+// ---- stages
+
+static void run_stages(struct worker *w, struct pkt **p, unsigned n, uint64_t which)
+{
+	uint64_t all = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		all |= p[i]->stages;
+	for (all &= which; all; all &= all - 1) {
+		uint64_t bit = all & -all;
+		struct pkt *mine[BURST];
+		uint16_t k = 0;
+
+		for (unsigned i = 0; i < n; i++)
+			if ((p[i]->stages & bit) && !p[i]->drop)
+				mine[k++] = p[i];
+		if (k)
+			stage_get((uint8_t)__builtin_ctzll(bit))->run(w, mine, k);
+	}
+}
+
+// The outer tag as the egress port wants it, on headers of the packet's own.
+static struct rte_mbuf *rewrite(struct worker *w, struct rte_mbuf *m)
+{
+	struct pkt *p = pkt_of(m);
+	struct rte_mbuf *own = pkt_own_headers(m, (uint16_t)(p->l4_ofs ? p->l4_ofs + 64 : 128), w->pool);
+
+	if (unlikely(!own)) {
+		worker_drop(w, m, FLOW_REASON(NO_MEMORY));
+		return NULL;
+	}
+	p = pkt_of(own);
+	p->vlan_tci = (uint16_t)((p->tci & 0xf000) | (p->vlan_tci & 0xfff));
+	if (unlikely(pkt_apply_vlan(own))) {
+		worker_drop(w, own, FLOW_REASON(NO_MEMORY));
+		return NULL;
+	}
+	return own;
+}
+
+// Packets whose egress port is known.
+static void run_egress(struct worker *w, struct pkt **p, unsigned n)
+{
+	run_stages(w, p, n, egress_stages);
+	for (unsigned i = 0; i < n; i++) {
+		struct rte_mbuf *m = pkt_mbuf(p[i]);
+
+		if (unlikely(p[i]->drop)) {
+			worker_drop(w, m, p[i]->drop);
+			continue;
+		}
+		if (unlikely(p[i]->vlan_op != VLAN_OP_NONE)) {
+			m = rewrite(w, m);
+			if (!m)
+				continue;
+		}
+		worker_tx(w, m);
+	}
+}
+
+static void egress_to(struct rte_mbuf *m, const struct lport *in, const struct lport *out, const struct network *net)
+{
+	struct pkt *p = pkt_of(m);
+	struct vlan_change c = vlan_between(in, out, net, p->n_tags > 0);
+
+	p->out = out->id;
+	p->vlan_op = c.op;
+	p->vlan_tci = c.vid;
+	p->qinq = c.qinq;
+	if (unlikely(p->trace))
+		trace_kind(p->trace, CORE_COPY, out->id);
+}
+
+// One copy for each port of the network but the packet's own; the last one is the packet itself. The payload is shared.
+static void flood(struct worker *w, struct pkt *p)
+{
+	const struct network *net = network_get(p->out);
+	const struct lport *in = lport_get(p->in_port);
+	struct rte_mbuf *m = pkt_mbuf(p);
+	const struct lport *last = NULL;
+	struct pkt *batch[BURST];
+	unsigned n = 0;
+
+	if (unlikely(!net || !in)) {
+		worker_drop(w, m, FLOW_REASON(NETWORK_GONE));
+		return;
+	}
+	for (uint32_t i = 0; i < net->n_targets; i++) {
+		const struct flood_target *t = &net->target[i];
+		const struct lport *out = t->port == p->in_port || (t->isolated && in->isolated) ? NULL : lport_get(t->port);
+
+		if (!out)
+			continue;
+		if (last) {
+			struct rte_mbuf *c = pkt_clone(m, w->pool);
+
+			if (likely(c)) {
+				trace_ref(p->trace);
+				worker_count(w, p->origin, COUNT_COPIES, 1);
+				egress_to(c, in, last, net);
+				batch[n++] = pkt_of(c);
+			} else { // A copy that could not be made is a copy that was lost.
+				worker_count(w, p->origin, COUNT_COPIES, 1);
+				worker_lose(w, p->origin, FLOW_REASON(NO_MEMORY));
+			}
+			if (n == BURST) {
+				run_egress(w, batch, n);
+				n = 0;
+			}
+		}
+		last = out;
+	}
+	if (unlikely(!last)) {
+		worker_drop(w, m, FLOW_REASON(NOBODY));
+	} else {
+		egress_to(m, in, last, net);
+		batch[n++] = p;
+	}
+	run_egress(w, batch, n);
+}
+
+// Packets with their decisions, n <= BURST, in order.
+static void run_batch(struct worker *w, struct rte_mbuf **m, unsigned n)
+{
+	struct pkt *p[BURST], *out[BURST];
+	unsigned k = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		p[i] = pkt_of(m[i]);
+	run_stages(w, p, n, ingress_stages);
+	for (unsigned i = 0; i < n; i++) {
+		if (unlikely(p[i]->drop)) {
+			worker_drop(w, m[i], p[i]->drop);
+		} else if (likely(p[i]->out_kind == OUT_PORT)) {
+			out[k++] = p[i];
+		} else if (p[i]->out_kind == OUT_FLOOD) {
+			// What came before it leaves before it.
+			run_egress(w, out, k);
+			k = 0;
+			flood(w, p[i]);
+		} else {
+			worker_drop(w, m[i], p[i]->out);
+		}
+	}
+	run_egress(w, out, k);
+}
+
+// ---- misses
+
+static inline uint16_t *guard_of(struct port_worker *pw, uint64_t hash)
+{
+	return &pw->guard[hash & (MISS_GUARDS - 1)];
+}
+
+static void miss_push(struct worker *w, struct port_worker *pw, struct rte_mbuf *m, uint64_t hash)
+{
+	struct pkt *p = pkt_of(m);
+
+	if (unlikely(pw->miss_n >= w->miss_limit)) {
+		worker_drop(w, m, FLOW_REASON(RESOLVE_QUEUE));
+		return;
+	}
+	p->hash = (uint32_t)hash; // for the guard, when it leaves; parse starts afresh then
+	++*guard_of(pw, hash);
+	pw->miss[(pw->miss_head + pw->miss_n++) & (MISS_MAX - 1)] = m;
+	worker_queued(w, m, 1);
+}
+
+static struct rte_mbuf *miss_pop(struct worker *w, struct port_worker *pw)
+{
+	struct rte_mbuf *m = pw->miss[pw->miss_head++ & (MISS_MAX - 1)];
+
+	pw->miss_n--;
+	--*guard_of(pw, pkt_of(m)->hash);
+	worker_queued(w, m, -1);
+	return m;
+}
+
+unsigned forward_misses(struct worker *w, uint16_t port)
+{
+	struct port_worker *pw = worker_port(w, port);
+	const struct lport *lp = lport_get(port);
+	unsigned budget = w->resolve_budget;
+
+	if (!pw || !pw->miss_n)
+		return 0;
+	if (!lp) {
+		forward_drain(w, port);
+		return 0;
+	}
+	w->epoch = gen_read_epoch();
+	while (pw->miss_n && budget) {
+		struct rte_mbuf *ready[BURST];
+		unsigned n = 0;
+
+		while (n < BURST && pw->miss_n && budget) {
+			struct rte_mbuf *m = miss_pop(w, pw);
+			struct lookup l;
+			struct flow *f, scratch;
+
+			pkt_reset(pkt_of(m));
+			if (!prepare(w, lp, &m, &l))
+				continue;
+			flow_table_lookup(w->flows, &l.key, &l.len, &l.hash, 1, &f);
+			if (!f || !is_fresh(w, f)) {
+				f = resolve_packet(w, m, &l, f, &scratch);
+				budget--;
+			} else if (unlikely(pkt_of(m)->trace)) {
+				trace_hit(w, m, &l, f);
+			}
+			apply(w, m, f);
+			ready[n++] = m;
+		}
+		run_batch(w, ready, n);
+	}
+	return pw->miss_n;
+}
+
+void forward_drain(struct worker *w, uint16_t port)
+{
+	struct port_worker *pw = worker_port(w, port);
+
+	while (pw && pw->miss_n)
+		worker_drop(w, miss_pop(w, pw), FLOW_REASON(PORT_GONE));
+}
+
+// ---- bursts
+
+static void receive(struct worker *w, uint16_t port, struct rte_mbuf *m, uint64_t tsc, struct tracer *tracer)
+{
+	struct pkt *p = pkt_of(m);
+
+	memset(p, 0, sizeof *p);
+	p->in_port = port;
+	p->origin = port;
+	p->rx_tsc = tsc;
+	if (unlikely(tracer))
+		p->trace = w->mark(w, tracer, m);
+}
+
+void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigned n)
+{
+	struct port_worker *pw = worker_port(w, port);
+	const struct lport *lp = lport_get(port);
+	struct tracer *tracer = rcu_read(w->tracer);
+	struct flow_key key[BURST];
+	struct lookup l[BURST];
+	uint8_t len[BURST];
+	uint64_t hash[BURST];
+	struct flow *flow[BURST];
+	struct rte_mbuf *alive[BURST];
+	uint64_t tsc = rte_rdtsc(), bytes = 0;
+	unsigned k = 0;
+
+	w->epoch = gen_read_epoch();
+	for (unsigned i = 0; i < n; i++)
+		rte_prefetch0(rte_pktmbuf_mtod(m[i], void *));
+	for (unsigned i = 0; i < n; i++) {
+		receive(w, port, m[i], tsc, tracer);
+		bytes += m[i]->pkt_len;
+		alive[k] = m[i];
+		if (unlikely(!lp || !pw))
+			worker_drop(w, m[i], FLOW_REASON(PORT_GONE));
+		else if (likely(prepare(w, lp, &alive[k], &l[k])))
+			k++;
+	}
+	worker_count(w, port, COUNT_RX, n);
+	worker_count(w, port, COUNT_RX_BYTES, bytes);
+	if (unlikely(!k))
+		return;
+	for (unsigned i = 0; i < k; i++) {
+		memcpy(&key[i], &l[i].key, l[i].len);
+		len[i] = l[i].len;
+		hash[i] = l[i].hash;
+	}
+	flow_table_lookup(w->flows, key, len, hash, k, flow);
+	unsigned hits = 0;
+	for (unsigned i = 0; i < k; i++) {
+		if (likely(flow[i] && is_fresh(w, flow[i]) && !(pw->miss_n && *guard_of(pw, hash[i])))) {
+			if (unlikely(pkt_of(alive[i])->trace))
+				trace_hit(w, alive[i], &l[i], flow[i]);
+			apply(w, alive[i], flow[i]);
+			alive[hits++] = alive[i];
+		} else {
+			miss_push(w, pw, alive[i], hash[i]);
+		}
+	}
+	worker_count(w, port, COUNT_CACHE_HIT, hits);
+	run_batch(w, alive, hits);
+	if (unlikely(pw->miss_n))
+		forward_misses(w, port);
+}
+
+void forward_explain(struct worker *w, uint16_t port, struct rte_mbuf *m, struct effect *overlay, uint8_t *n_overlay)
+{
+	const struct lport *lp = lport_get(port);
+	struct trace *t = pkt_of(m)->trace;
+	struct flow_cold cold;
+	struct flow flow;
+	struct resolve r;
+	struct lookup l;
+
+	pkt_of(m)->in_port = pkt_of(m)->origin = port;
+	w->epoch = gen_read_epoch();
+	if (!lp) {
+		worker_drop(w, m, FLOW_REASON(PORT_GONE));
+		return;
+	}
+	if (!prepare(w, lp, &m, &l))
+		return;
+	resolve_start(&r, w, m, &l.whole, &flow, &cold);
+	r.trace = t;
+	r.overlay = overlay;
+	r.n_overlay = *n_overlay;
+	run_resolve(&r);
+	for (unsigned i = 0; i < r.n_effects && *n_overlay < EFFECTS_MAX; i++)
+		overlay[(*n_overlay)++] = r.effect[i];
+	flow.flags |= FLOW_UNCACHED;
+	apply(w, m, &flow);
+	run_batch(w, &m, 1);
+}

@@ -1,0 +1,33 @@
+// forward: the packet path of a worker: parse, one bulk look-up, resolve what is not known, run the stages, put into egress batches.
+#ifndef OFPROTO_FORWARD_H
+#define OFPROTO_FORWARD_H
+
+#include "stage.h"
+#include "worker.h"
+
+#define FORWARD_REASONS(X)                                                                                             \
+	X(flow, RESOLVE_QUEUE, "too many packets of unknown flows wait on the ingress port")                           \
+	X(flow, PORT_GONE, "the ingress port is gone or not configured yet")                                           \
+	X(flow, NO_OUTPUT, "no stage decided where the packet goes")                                                   \
+	X(flow, NETWORK_GONE, "the network was removed while the packet was under way")                                \
+	X(flow, NOBODY, "there is no other port in the network to flood to")                                           \
+	X(flow, NO_MEMORY, "the switch ran out of packet buffers for copies")
+
+enum {
+	FORWARD_REASONS(REASON_ENUM) FORWARD_REASON_N
+};
+extern uint16_t forward_reason_base;
+
+// Main thread, at start-up, after stages_init().
+void forward_init(void);
+// What the worker took from port `port`, n <= BURST. The packets are the worker's from here on: when it returns they are in egress batches, in
+// the port's queue of misses, or dropped. Sets what worker.now says as the time of all of them.
+void forward_burst(struct worker *, uint16_t port, struct rte_mbuf **, unsigned n);
+// Resolves what waits in the port's queue, within the budget of one turn. Returns how many still wait.
+unsigned forward_misses(struct worker *, uint16_t port);
+// The port goes: drops what waits.
+void forward_drain(struct worker *, uint16_t port);
+// Dry worker: decides and runs one packet whose trace is set, without a flow table. `overlay`: in: effects of packets before it, out: with this one's.
+void forward_explain(struct worker *, uint16_t port, struct rte_mbuf *, struct effect *overlay, uint8_t *n_overlay);
+
+#endif

@@ -1,0 +1,46 @@
+// gen: generations. A table change bumps the slot (stripe) that it falls into; a flow remembers the slots that it depends on with
+// the generations it saw before it looked anything up. One global epoch counts all bumps, so that a flow whose epoch is the
+// current one needs no look at its slots.
+//
+// Writers, any thread: change the table, then gen_bump(). Readers: gen_read() first, then look up.
+#ifndef OFPROTO_GEN_H
+#define OFPROTO_GEN_H
+
+#include <stdint.h>
+
+#define GEN_SLOTS 8192 // a power of two
+
+enum gen_kind {
+	GEN_CONFIG,  // slot 0: everything depends on it
+	GEN_FDB,     // id: network << 48 | MAC
+	GEN_NETWORK, // id: network id
+	GEN_PORT,    // id: port id
+};
+
+extern uint32_t gen_slots[GEN_SLOTS];
+extern uint32_t gen_epoch;
+
+static inline uint16_t gen_slot(enum gen_kind kind, uint64_t id)
+{
+	if (kind == GEN_CONFIG)
+		return 0;
+	uint64_t h = (id + kind) * 0x9e3779b97f4a7c15ULL; // Fibonacci hashing (Knuth, TAOCP 3, 6.4)
+	uint16_t slot = (uint16_t)(h >> 51);
+
+	return slot ? slot : 1;
+}
+
+static inline uint32_t gen_read(uint16_t slot)
+{
+	return __atomic_load_n(&gen_slots[slot], __ATOMIC_ACQUIRE);
+}
+
+static inline uint32_t gen_read_epoch(void)
+{
+	return __atomic_load_n(&gen_epoch, __ATOMIC_ACQUIRE);
+}
+
+// Returns the slot's new generation.
+uint32_t gen_bump(uint16_t slot);
+
+#endif

@@ -1,0 +1,211 @@
+// trace: see trace.h.
+#include "trace.h"
+#include "key.h"
+#include "parse.h"
+#include "reason.h"
+#include "row.h"
+#include "stage.h"
+
+#include <string.h>
+#include <rte_cycles.h>
+
+struct head {
+	uint8_t stage;
+	uint8_t pad;
+	uint16_t size;
+	uint32_t ticks; // since the start
+};
+
+void trace_put(struct trace *t, uint8_t stage, const void *record, uint16_t size)
+{
+	struct head h = {.stage = stage, .size = size, .ticks = (uint32_t)(rte_rdtsc() - t->start)};
+	uint16_t room = (uint16_t)((sizeof h + size + 7) & ~7u);
+
+	if (t->used + room > TRACE_ROOM) {
+		t->lost++;
+		return;
+	}
+	memcpy(t->data + t->used, &h, sizeof h);
+	memcpy(t->data + t->used + sizeof h, record, size);
+	t->used += room;
+}
+
+void trace_unref(struct trace *t)
+{
+	if (t && --t->refs == 0)
+		t->done(t, t->arg);
+}
+
+static const char *port_name(uint16_t id)
+{
+	const struct lport *lp = lport_get(id);
+
+	return lp ? lp->name : id ? "a port that is gone" : "the switch";
+}
+
+static void format_received(const struct core_record *r, struct buf *b)
+{
+	buf_add(b, "from %s, %u bytes, ", port_name(r->port), r->len);
+	buf_add_mac(b, r->src);
+	buf_add(b, " > ");
+	buf_add_mac(b, r->dst);
+	if (r->n_tags)
+		buf_add(b, ", VLAN %u", r->vlan & 0xfff);
+	buf_add(b, ", type 0x%04x", r->ethertype);
+	if (r->proto)
+		buf_add(b, ", protocol %u", r->proto);
+	buf_add(b, ", class %s", traffic_class_name(r->class));
+}
+
+static void format_stages(uint64_t stages, struct buf *b)
+{
+	if (!stages) {
+		buf_add(b, "; nothing left to do per packet");
+		return;
+	}
+	buf_add(b, "; per packet:");
+	for (unsigned i = 0; i < stage_count(); i++)
+		if (stages & 1ULL << i)
+			buf_add(b, " %s", stage_get((uint8_t)i)->name);
+}
+
+static void format_decided(const struct core_record *r, struct buf *b)
+{
+	const struct network *net = network_get(r->network);
+
+	switch ((enum out_kind)r->out_kind) {
+	case OUT_PORT:
+		buf_add(b, "output to %s", port_name(r->port));
+		if (r->vlan_op == VLAN_OP_POP)
+			buf_add(b, ", outer tag taken off");
+		else if (r->vlan_op == VLAN_OP_PUSH)
+			buf_add(b, ", tagged with VLAN %u", r->vlan_tci & 0xfff);
+		else if (r->vlan_op == VLAN_OP_SET)
+			buf_add(b, ", VLAN set to %u", r->vlan_tci & 0xfff);
+		break;
+	case OUT_FLOOD:
+		buf_add(b, "flooded to every other port of network %s", net ? net->name : "that is gone");
+		break;
+	case OUT_DROP:
+		buf_add(b, "drop: %s", reason_get(r->reason)->text);
+		return;
+	default:
+		buf_add(b, "no output");
+		return;
+	}
+	format_stages(r->stages, b);
+}
+
+static void format_core(const struct core_record *r, struct buf *b)
+{
+	switch ((enum core_record_kind)r->kind) {
+	case CORE_RECEIVED:
+		format_received(r, b);
+		break;
+	case CORE_HIT:
+		buf_add(b, "cached flow %u: ", r->flow);
+		format_decided(r, b);
+		break;
+	case CORE_MISS:
+		buf_add(b, "no cached flow, resolving");
+		break;
+	case CORE_WAIT:
+		buf_add(b, "waits to be resolved: the port's budget of this round is used up");
+		break;
+	case CORE_DECIDED:
+		format_decided(r, b);
+		break;
+	case CORE_COPY:
+		buf_add(b, "a copy for %s", port_name(r->port));
+		break;
+	case CORE_SENT:
+		buf_add(b, "out by %s", port_name(r->port));
+		break;
+	case CORE_DROPPED:
+		buf_add(b, "dropped (%s.%s): %s", reason_get(r->reason)->module, reason_get(r->reason)->name, reason_get(r->reason)->text);
+		break;
+	case CORE_QUEUED:
+		buf_add(b, "waits in the queue of %s", port_name(r->port));
+		break;
+	case CORE_DIFFERS:
+		buf_add(b, "DEFECT: a fresh decision differs from the cached one: ");
+		format_decided(r, b);
+		break;
+	}
+}
+
+static const char *core_name(const struct core_record *r)
+{
+	static const char *const names[] = {
+		[CORE_RECEIVED] = "rx",     [CORE_HIT] = "flow",  [CORE_MISS] = "flow",    [CORE_WAIT] = "flow",  [CORE_DECIDED] = "decision",
+		[CORE_COPY] = "flood",      [CORE_SENT] = "tx",   [CORE_DROPPED] = "drop", [CORE_QUEUED] = "tx",  [CORE_DIFFERS] = "flow",
+	};
+	return r->kind < sizeof names / sizeof names[0] ? names[r->kind] : "?";
+}
+
+typedef void visit(void *arg, const char *name, const char *text, uint64_t ns);
+
+static void walk(const struct trace *t, uint64_t hz, visit *fn, void *arg)
+{
+	for (uint16_t at = 0; at + sizeof(struct head) <= t->used;) {
+		struct head h;
+		struct buf b = {0};
+		uint64_t aligned[TRACE_ROOM / 8];
+		const char *name = "?";
+
+		memcpy(&h, t->data + at, sizeof h);
+		memcpy(aligned, t->data + at + sizeof h, h.size);
+		if (h.stage == TRACE_CORE) {
+			const struct core_record *r = (const void *)aligned;
+
+			name = core_name(r);
+			format_core(r, &b);
+		} else if (h.stage < stage_count()) {
+			const struct stage *s = stage_get(h.stage);
+
+			name = s->name;
+			if (s->format)
+				s->format(&b, aligned, h.size);
+		}
+		fn(arg, name, b.text ? b.text : "", hz ? (uint64_t)((double)h.ticks * 1e9 / (double)hz) : 0);
+		free(b.text);
+		at = (uint16_t)(at + ((sizeof h + h.size + 7) & ~7u));
+	}
+}
+
+struct text_arg {
+	struct buf *b;
+	bool times;
+};
+
+static void visit_text(void *arg, const char *name, const char *text, uint64_t ns)
+{
+	struct text_arg *a = arg;
+
+	if (a->times)
+		buf_add(a->b, "  %8lu ns  %-10s %s\n", (unsigned long)ns, name, text);
+	else
+		buf_add(a->b, "  %-10s %s\n", name, text);
+}
+
+void trace_format(const struct trace *t, struct buf *b, bool times, uint64_t tsc_hz)
+{
+	struct text_arg a = {b, times};
+
+	walk(t, tsc_hz, visit_text, &a);
+	if (t->lost)
+		buf_add(b, "  (%u more records did not fit)\n", t->lost);
+}
+
+static void visit_json(void *arg, const char *name, const char *text, uint64_t ns)
+{
+	json_array_append_new(arg, json_pack("{s:s, s:s, s:I}", "stage", name, "text", text, "ns", (json_int_t)ns));
+}
+
+json_t *trace_json(const struct trace *t, uint64_t tsc_hz)
+{
+	json_t *a = json_array();
+
+	walk(t, tsc_hz, visit_json, a);
+	return a;
+}

@@ -1,0 +1,81 @@
+// trace: what happened to one packet, as records that are formatted only when somebody reads them.
+//
+// A trace is filled by the thread that has the packet; copies of the packet share it. The tracer that it came from gets it back when the last
+// of them is sent or dropped.
+#ifndef OFPROTO_TRACE_H
+#define OFPROTO_TRACE_H
+
+#include "buf.h"
+#include "pkt.h"
+
+#include <jansson.h>
+
+#define TRACE_ROOM 4032
+
+struct trace {
+	void (*done)(struct trace *, void *arg); // called once, by the thread that finished the last packet
+	void *arg;
+	uint16_t refs;
+	uint16_t used;
+	uint16_t lost;   // records that did not fit
+	uint16_t in_port;
+	uint64_t start;  // time stamp counter
+	uint64_t wall;   // nanoseconds of the worker's clock
+	uint8_t data[TRACE_ROOM];
+};
+
+// Records of the core itself; a stage's records carry its index.
+enum trace_step {
+	TRACE_CORE = 0xff,
+};
+
+enum core_record_kind {
+	CORE_RECEIVED, // ingress port, length, what parse() found
+	CORE_HIT,      // a cached flow serves it
+	CORE_MISS,     // no flow, or a stale one
+	CORE_WAIT,     // put into the queue of misses
+	CORE_DECIDED,  // what resolve decided
+	CORE_COPY,     // a copy for a further port
+	CORE_SENT,
+	CORE_DROPPED,
+	CORE_QUEUED,
+	CORE_DIFFERS,  // the cached flow and a fresh decision are not the same: a defect
+};
+
+struct core_record {
+	uint8_t kind;
+	uint8_t out_kind;
+	uint8_t class;
+	uint8_t n_tags;
+	uint8_t vlan_op;
+	uint8_t proto;
+	uint16_t port;
+	uint16_t reason;
+	uint16_t network;
+	uint16_t ethertype;
+	uint16_t vlan;      // outer tag
+	uint16_t vlan_tci;
+	uint16_t profile;
+	uint32_t len;
+	uint32_t flow;
+	uint32_t row;
+	uint64_t stages;
+	uint8_t dst[6], src[6];
+};
+
+// Adds a record; `stage`: a stage's index or TRACE_CORE.
+void trace_put(struct trace *, uint8_t stage, const void *record, uint16_t size);
+static inline void trace_ref(struct trace *t)
+{
+	if (t)
+		t->refs++;
+}
+// One packet of the trace is finished.
+void trace_unref(struct trace *);
+
+// Main thread: one line per record, "stage: text"; times: with nanoseconds since the first.
+void trace_format(const struct trace *, struct buf *, bool times, uint64_t tsc_hz);
+// The same as an array of {"stage":, "text":, "ns":}.
+json_t *trace_json(const struct trace *, uint64_t tsc_hz);
+
+#endif

@@ -1,0 +1,32 @@
+// vlan: what happens to the outer tag between two ports (IEEE 802.1Q).
+#ifndef OFPROTO_VLAN_H
+#define OFPROTO_VLAN_H
+
+#include "pkt.h"
+#include "topology.h"
+
+struct vlan_change {
+	uint8_t op;    // enum vlan_op
+	uint16_t vid;  // of push and set; priority and DEI are the packet's
+	uint16_t qinq; // ethertype of a tag that is pushed
+};
+
+// `tagged`: the frame came in with an outer tag.
+static inline struct vlan_change vlan_between(const struct lport *in, const struct lport *out, const struct network *net, bool tagged)
+{
+	bool consumed = tagged && in->mode != VLAN_DOT1Q_TUNNEL; // else the tag is the customer's, and payload
+	uint16_t want = lport_tag(out, net);
+	struct vlan_change c = {.op = VLAN_OP_NONE, .vid = want, .qinq = 0x8100};
+
+	if (in->mode == VLAN_DOT1Q_TUNNEL && tagged)
+		c.qinq = in->qinq;
+	if (consumed && want)
+		c.op = VLAN_OP_SET;
+	else if (consumed)
+		c.op = VLAN_OP_POP;
+	else if (want)
+		c.op = VLAN_OP_PUSH;
+	return c;
+}
+
+#endif

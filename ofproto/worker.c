@@ -1,0 +1,163 @@
+// worker: packets' ends, and the counters on the way there.
+#include "worker.h"
+#include "trace.h"
+
+#include <string.h>
+#include <rte_branch_prediction.h>
+
+uint16_t tx_reason_base;
+
+static const struct reason reason_rows[] = {TX_REASONS(REASON_ROW)};
+
+void worker_init_reasons(void)
+{
+	tx_reason_base = reason_register(reason_rows, TX_REASON_N);
+}
+
+// The port's counters, put on the list of those to publish; port 0 is always there.
+static struct port_worker *touch(struct worker *w, uint16_t id)
+{
+	struct port_worker *pw = worker_port(w, id);
+
+	if (unlikely(!pw)) {
+		pw = worker_port(w, 0);
+		if (!pw)
+			return NULL;
+	}
+	if (!pw->count_dirty) {
+		pw->count_dirty = true;
+		w->dirty[w->n_dirty++] = pw->id;
+	}
+	return pw;
+}
+
+void worker_count(struct worker *w, uint16_t id, enum count what, uint64_t n)
+{
+	struct port_worker *pw = touch(w, id);
+
+	if (likely(pw))
+		count_add(&pw->counts, what, n);
+}
+
+static void trace_end(struct pkt *p, uint8_t kind, uint16_t port, uint16_t reason)
+{
+	struct core_record r = {.kind = kind, .port = port, .reason = reason};
+
+	trace_put(p->trace, TRACE_CORE, &r, sizeof r);
+	trace_unref(p->trace);
+	p->trace = NULL;
+}
+
+void worker_drop(struct worker *w, struct rte_mbuf *m, uint16_t reason)
+{
+	struct pkt *p = pkt_of(m);
+	struct port_worker *pw = touch(w, p->origin);
+
+	if (likely(pw))
+		count_drop(&pw->counts, reason);
+	if (unlikely(p->trace))
+		trace_end(p, CORE_DROPPED, p->out, reason);
+	rte_pktmbuf_free(m);
+}
+
+void worker_lose(struct worker *w, uint16_t origin, uint16_t reason)
+{
+	struct port_worker *pw = touch(w, origin);
+
+	if (pw)
+		count_drop(&pw->counts, reason);
+}
+
+void worker_drop_tx(struct worker *w, struct port_worker *out, struct rte_mbuf *m, uint16_t reason)
+{
+	if (out)
+		worker_count(w, out->id, COUNT_TX_DROPPED, 1);
+	worker_drop(w, m, reason);
+}
+
+void worker_count_sent(struct worker *w, struct port_worker *out, struct rte_mbuf *m, uint32_t bytes)
+{
+	struct pkt *p = pkt_of(m);
+	struct port_worker *origin = touch(w, p->origin), *egress = touch(w, out->id);
+
+	if (likely(origin))
+		count_add(&origin->counts, COUNT_SENT, 1);
+	if (likely(egress)) {
+		count_add(&egress->counts, COUNT_TX, 1);
+		count_add(&egress->counts, COUNT_TX_BYTES, bytes);
+	}
+	if (unlikely(p->trace))
+		trace_end(p, CORE_SENT, out->id, 0);
+}
+
+void worker_sent(struct worker *w, struct port_worker *out, struct rte_mbuf *m)
+{
+	worker_count_sent(w, out, m, m->pkt_len);
+	rte_pktmbuf_free(m);
+}
+
+void worker_tx(struct worker *w, struct rte_mbuf *m)
+{
+	if (unlikely(w->dry)) {
+		uint16_t why = w->probe ? w->probe(w, pkt_of(m)->out) : 0;
+
+		if (why) {
+			worker_drop(w, m, why);
+			return;
+		}
+		trace_end(pkt_of(m), CORE_SENT, pkt_of(m)->out, 0);
+		rte_pktmbuf_free(m);
+		return;
+	}
+	struct port_worker *pw = worker_port(w, pkt_of(m)->out);
+	if (unlikely(!pw)) {
+		worker_drop(w, m, TX_REASON(NO_PORT));
+		return;
+	}
+	if (!pw->tx_dirty) {
+		pw->tx_dirty = true;
+		w->tx_dirty[w->n_tx_dirty++] = pw->id;
+	}
+	pw->tx[pw->tx_n++] = m;
+	if (unlikely(pw->tx_n == TX_BATCH))
+		w->flush(w, pw);
+}
+
+void worker_flush(struct worker *w)
+{
+	for (unsigned i = 0; i < w->n_tx_dirty; i++) {
+		struct port_worker *pw = worker_port(w, w->tx_dirty[i]);
+
+		if (!pw)
+			continue; // it was taken away empty: see port_worker's removal
+		pw->tx_dirty = false;
+		if (pw->tx_n)
+			w->flush(w, pw);
+	}
+	w->n_tx_dirty = 0;
+}
+
+void worker_publish(struct worker *w)
+{
+	for (unsigned i = 0; i < w->n_dirty; i++) {
+		struct port_worker *pw = worker_port(w, w->dirty[i]);
+
+		if (!pw)
+			continue;
+		pw->count_dirty = false;
+		count_publish(&pw->counts);
+	}
+	w->n_dirty = 0;
+}
+
+void worker_queued(struct worker *w, struct rte_mbuf *m, int n)
+{
+	struct pkt *p = pkt_of(m);
+
+	worker_count(w, p->origin, COUNT_QUEUED, (uint64_t)(int64_t)n);
+	if (unlikely(p->trace) && n > 0) {
+		struct core_record r = {.kind = CORE_QUEUED, .port = p->out};
+
+		trace_put(p->trace, TRACE_CORE, &r, sizeof r);
+	}
+}

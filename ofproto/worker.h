@@ -1,0 +1,102 @@
+// worker: what the packet path knows of the thread that runs it. vswitch/ makes real ones, explain a dry one, unit tests their own.
+#ifndef OFPROTO_WORKER_H
+#define OFPROTO_WORKER_H
+
+#include "count.h"
+#include "flow.h"
+#include "sizes.h"
+#include "pkt.h"
+#include "rcu.h"
+#include "reason.h"
+
+#define TX_BATCH 64   // packets that wait for one egress port before they are flushed
+#define MISS_MAX 1024 // bound of the queue of misses of one port; what is used is worker.miss_limit
+#define MISS_GUARDS 256
+
+struct tracer;
+
+// One port as one worker sees it. Made and freed by the main thread, published through worker.port[].
+struct port_worker {
+	uint16_t id;
+	bool count_dirty; // it is in worker.dirty[]
+	bool tx_dirty;    // it is in worker.tx_dirty[]
+	uint16_t tx_n;
+	struct rte_mbuf *tx[TX_BATCH];
+	// Packets whose flow is not known yet, in order. `guard` counts those of each hash class, so that a packet whose flow became known while
+	// an older packet of it still waits here joins the queue instead of overtaking.
+	uint16_t miss_head, miss_n;
+	uint16_t guard[MISS_GUARDS];
+	struct rte_mbuf *miss[MISS_MAX];
+	struct port_counts counts;
+	void *device; // of vswitch/
+};
+
+struct worker {
+	uint64_t now;      // nanoseconds, monotonic; moved by the worker once a burst, by tests by hand
+	uint32_t now_ms;
+	uint32_t epoch;    // gen_epoch as of the beginning of the burst
+	uint16_t id;
+	bool dry;          // explain: nothing it does changes the switch
+	uint16_t miss_limit;
+	uint16_t resolve_budget; // resolves that one port gets in its turn
+	struct flow_table *flows;
+	struct rte_mempool *pool;
+	struct port_worker *port[MAX_PORTS]; // RCU
+	uint16_t n_dirty;
+	uint16_t dirty[MAX_PORTS];
+	uint16_t n_tx_dirty;
+	uint16_t tx_dirty[MAX_PORTS];
+	// Sends what pw->tx holds and sets pw->tx_n to 0: each packet goes to worker_sent(), worker_drop() or a queue of the port's own.
+	void (*flush)(struct worker *, struct port_worker *);
+	// Of a dry worker: the reason for which port `id` would not take a packet now, or 0.
+	uint16_t (*probe)(struct worker *, uint16_t id);
+	// While `tracer` is set: the trace of a packet that was just received, or NULL.
+	struct trace *(*mark)(struct worker *, struct tracer *, struct rte_mbuf *);
+	struct tracer *tracer; // RCU, NULL: no trace is on
+	void *owner;           // of vswitch/
+};
+
+// All of these: the worker's thread (or, where no worker has it, the main thread).
+
+static inline struct port_worker *worker_port(struct worker *w, uint16_t id)
+{
+	return rcu_read(w->port[id & (MAX_PORTS - 1)]);
+}
+
+// Counts on the ledger of port `id`; a port that is gone is counted on port 0, the switch's own.
+void worker_count(struct worker *, uint16_t id, enum count, uint64_t n);
+// The one way for a packet to die: counts it on its origin, finishes its trace, frees it.
+void worker_drop(struct worker *, struct rte_mbuf *, uint16_t reason);
+// A packet that never came to be (a copy without a buffer): counts it as dropped on the ledger of `origin`.
+void worker_lose(struct worker *, uint16_t origin, uint16_t reason);
+// As worker_drop(), on the way out of port `out`.
+void worker_drop_tx(struct worker *, struct port_worker *out, struct rte_mbuf *, uint16_t reason);
+// The packet left by port `out`: counts it, finishes its trace, frees it (devices that keep the buffer: worker_count_sent()).
+void worker_sent(struct worker *, struct port_worker *out, struct rte_mbuf *);
+void worker_count_sent(struct worker *, struct port_worker *out, struct rte_mbuf *, uint32_t bytes);
+// Puts the packet into the batch of egress port p->out.
+void worker_tx(struct worker *, struct rte_mbuf *);
+void worker_flush(struct worker *);   // all batches
+void worker_publish(struct worker *); // all counters
+// A packet enters (+1) or leaves (-1) a queue of the switch.
+void worker_queued(struct worker *, struct rte_mbuf *, int n);
+
+#define TX_REASONS(X)                                                                                                  \
+	X(tx, NO_PORT, "the egress port is gone")                                                                      \
+	X(tx, DISCONNECTED, "nothing is connected to the egress port, or its guest's driver is not ready")             \
+	X(tx, NO_BUFFERS, "the guest behind the egress port posts no receive buffers, or too few")                     \
+	X(tx, QUEUE_FULL, "the queue of the egress port is full")                                                      \
+	X(tx, NO_MEMORY, "the switch ran out of packet buffers")                                                       \
+	X(tx, DEVICE, "the egress device refused the packet")                                                          \
+	X(tx, OFFLOAD, "the packet asks for an offload that neither the egress nor the switch can do for it")          \
+	X(tx, CLOSED, "the port was closed while the packet waited")
+
+enum {
+	TX_REASONS(REASON_ENUM) TX_REASON_N
+};
+extern uint16_t tx_reason_base;
+#define TX_REASON(name) ((uint16_t)(tx_reason_base + tx_##name))
+
+void worker_init_reasons(void);
+
+#endif

@@ -1,0 +1,465 @@
+// fdb: learns the source address, looks the destination up, and says where the frame goes.
+#include "fdb.h"
+#include "stage.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FDB_REASONS(X)                                                                                                 \
+	X(fdb, SAME_PORT, "the destination is on the ingress port itself")                                             \
+	X(fdb, UNKNOWN, "the destination is not known and the network does not flood to find it")
+
+STAGE_REASONS(fdb, FDB_REASONS);
+
+enum effect_kind {
+	EFFECT_LEARN,
+};
+
+struct record {
+	uint8_t src[6], dst[6];
+	uint8_t src_known, src_static, src_held, src_learns;
+	uint8_t dst_known, dst_static, dst_group, dst_floods;
+	uint16_t network;
+	uint16_t src_port, dst_port, in_port;
+	uint32_t src_row, dst_row;
+	uint32_t dst_age;
+};
+
+static uint64_t clock_now; // nanoseconds of the last tick, for ages in listings
+
+static uint32_t seconds(const struct worker *w)
+{
+	return (uint32_t)(w->now / 1000000000ULL);
+}
+
+// The table as this decision sees it: explained packets before it have "learned" into the overlay.
+static bool look_up(const struct resolve *r, uint64_t key, struct fdb_entry *e)
+{
+	bool known = fdb_lookup(key, e);
+
+	if (known && e->is_static)
+		return true;
+	for (unsigned i = 0; i < r->n_overlay; i++) {
+		const struct effect *o = &r->overlay[i];
+
+		if (o->stage == stage_fdb.index && o->kind == EFFECT_LEARN && o->value == key) {
+			if (!known)
+				*e = (struct fdb_entry){.index = FDB_NONE};
+			e->port = o->port;
+			return true;
+		}
+	}
+	return known;
+}
+
+static void source(struct resolve *r, uint64_t key, struct record *rec)
+{
+	struct fdb_entry e;
+
+	resolve_depend(r, GEN_FDB, key);
+	rec->src_known = look_up(r, key, &e);
+	if (rec->src_known) {
+		rec->src_port = e.port;
+		rec->src_static = e.is_static;
+		rec->src_held = e.held;
+		rec->src_row = e.row;
+		if (e.is_static)
+			resolve_because(r, e.row);
+	}
+	if (!r->net->learning || (rec->src_known && rec->src_static))
+		return;
+	r->flow->flags |= FLOW_LEARN;
+	if (rec->src_known && e.port == r->in->id) {
+		r->flow->aux = e.index;
+		return;
+	}
+	struct effect *f = resolve_effect(r);
+	if (!f)
+		return;
+	f->kind = EFFECT_LEARN;
+	f->port = r->in->id;
+	f->network = r->net->id;
+	f->value = key;
+	rec->src_learns = 1;
+}
+
+static uint16_t destination(struct resolve *r, const uint8_t *dst, struct record *rec)
+{
+	struct flow *f = r->flow;
+	struct fdb_entry e;
+
+	if (dst[0] & 1) {
+		static const uint8_t broadcast[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+
+		rec->dst_group = 1;
+		f->out_kind = OUT_FLOOD;
+		f->out = r->net->id;
+		f->flags |= memcmp(dst, broadcast, 6) ? FLOW_BUM_MULTICAST : FLOW_BUM_BROADCAST;
+		return 0;
+	}
+	uint64_t key = fdb_key(r->net->id, dst);
+	resolve_depend(r, GEN_FDB, key);
+	rec->dst_known = look_up(r, key, &e);
+	if (!rec->dst_known) {
+		rec->dst_floods = r->net->flood_unknown;
+		f->flags |= FLOW_BUM_UNKNOWN;
+		if (!r->net->flood_unknown)
+			return STAGE_REASON(fdb, UNKNOWN);
+		f->out_kind = OUT_FLOOD;
+		f->out = r->net->id;
+		return 0;
+	}
+	rec->dst_static = e.is_static;
+	rec->dst_port = e.port;
+	rec->dst_row = e.row;
+	rec->dst_age = seconds(r->w) - e.seen;
+	if (e.is_static)
+		resolve_because(r, e.row);
+	if (e.port == r->in->id)
+		return STAGE_REASON(fdb, SAME_PORT);
+	f->out_kind = OUT_PORT;
+	f->out = e.port;
+	return 0;
+}
+
+static uint16_t fdb_resolve(struct resolve *r)
+{
+	const uint8_t *src = *resolve_field(r, DL_SRC, src), *dst = *resolve_field(r, DL_DST, dst);
+	struct record rec = {.network = r->net->id, .in_port = r->in->id};
+
+	memcpy(rec.src, src, 6);
+	memcpy(rec.dst, dst, 6);
+	source(r, fdb_key(r->net->id, src), &rec);
+	uint16_t reason = destination(r, dst, &rec);
+	resolve_record(r, &rec, sizeof rec);
+	return reason;
+}
+
+// Counts what came of it. Returns whether it is settled, or should be tried again with the flow's next refresh.
+static void learned(struct worker *w, uint16_t port, enum fdb_result result)
+{
+	switch (result) {
+	case FDB_LEARNED:
+		worker_count(w, port, COUNT_FDB_LEARNED, 1);
+		break;
+	case FDB_MOVED:
+		worker_count(w, port, COUNT_FDB_MOVED, 1);
+		break;
+	case FDB_HELD:
+	case FDB_LIMIT:
+	case FDB_FULL:
+		worker_count(w, port, COUNT_FDB_REFUSED, 1);
+		break;
+	default:
+		break;
+	}
+}
+
+static void fdb_commit(struct worker *w, struct resolve *r, const struct effect *e)
+{
+	bool changed;
+	uint32_t index;
+	enum fdb_result result = fdb_learn(e->value, e->port, seconds(w), &changed, &index);
+
+	learned(w, e->port, result);
+	if (changed || result == FDB_KNOWN)
+		r->flow->aux = index;
+	if (changed)
+		resolve_bump(r, GEN_FDB, e->value);
+}
+
+static void fdb_refresh(struct worker *w, const struct flow *f)
+{
+	if (!(f->flags & FLOW_LEARN))
+		return;
+	if (f->aux != UINT32_MAX) { // the flow is fresh, so the entry is still that of its source
+		fdb_touch(f->aux, seconds(w));
+		return;
+	}
+	// It could not be learned when the flow was made: a limit, a hold, somebody else was writing.
+	const struct flow_key *k = flow_key(w->flows, f);
+	uint64_t key = fdb_key(f->network, k->src);
+	bool changed;
+	uint32_t index;
+	learned(w, k->port, fdb_learn(key, k->port, seconds(w), &changed, &index));
+	if (changed)
+		gen_bump(gen_slot(GEN_FDB, key));
+}
+
+static const char *port_name(uint16_t id)
+{
+	const struct lport *lp = lport_get(id);
+
+	return lp ? lp->name : "a port that is gone";
+}
+
+static void fdb_format(struct buf *b, const void *record, uint16_t size)
+{
+	const struct record *r = record;
+	const struct network *net = network_get(r->network);
+
+	buf_add(b, "network %s: source ", net ? net->name : "?");
+	buf_add_mac(b, r->src);
+	if (r->src_static)
+		buf_add(b, " is static on %s%s", port_name(r->src_port), r->src_port != r->in_port ? " (seen elsewhere, not learned)" : "");
+	else if (!r->src_known)
+		buf_add(b, r->src_learns ? " is new, learned on %s" : " is not learned", port_name(r->in_port));
+	else if (r->src_port == r->in_port)
+		buf_add(b, " is known on %s", port_name(r->src_port));
+	else
+		buf_add(b, " was on %s, %s", port_name(r->src_port), r->src_held ? "held there because it flaps" : r->src_learns ? "moves" : "stays there");
+	buf_add(b, "; destination ");
+	buf_add_mac(b, r->dst);
+	if (r->dst_group)
+		buf_add(b, " is a group: flood");
+	else if (!r->dst_known)
+		buf_add(b, " is unknown: %s", r->dst_floods ? "flood" : "not flooded here");
+	else if (r->dst_static)
+		buf_add(b, " is static on %s", port_name(r->dst_port));
+	else
+		buf_add(b, " was learned on %s, seen %u s ago", port_name(r->dst_port), r->dst_age);
+}
+
+// ---- configuration and housekeeping
+
+static void removed(uint64_t key)
+{
+	gen_bump(gen_slot(GEN_FDB, key));
+}
+
+struct wanted {
+	const struct config *config;
+	uint64_t *keys; // static entries, sorted
+	size_t n;
+};
+
+static int compare_keys(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static bool is_member(uint16_t port, uint16_t network)
+{
+	const struct lport *lp = lport_get(port);
+	const struct network *net = network_get(network);
+
+	return lp && net && (lp->untagged.network == network || (lp->vlans && lp->vlans[net->vlan].network == network));
+}
+
+static bool is_unwanted(const struct fdb_entry *e, void *arg)
+{
+	const struct wanted *want = arg;
+
+	if (!is_member(e->port, e->network))
+		return true;
+	uint64_t key = fdb_key(e->network, e->mac);
+	return e->is_static && !bsearch(&key, want->keys, want->n, sizeof key, compare_keys);
+}
+
+static __attribute__((format(printf, 2, 3))) void complain(char **error, const char *fmt, ...)
+{
+	va_list args;
+
+	if (*error)
+		return;
+	va_start(args, fmt);
+	if (vasprintf(error, fmt, args) < 0)
+		*error = NULL;
+	va_end(args);
+}
+
+// An address is static in one place; the second row that wants it gets the sentence.
+static void set_static(struct wanted *want, uint64_t key, uint16_t port, uint32_t row, char **error)
+{
+	struct fdb_entry e;
+
+	for (size_t i = 0; i < want->n; i++)
+		if (want->keys[i] == key) {
+			fdb_lookup(key, &e);
+			const struct row_info *other = row_get(e.row);
+			if (e.row != row)
+				complain(error, "the address %02x:%02x:%02x:%02x:%02x:%02x is already static on port %s by %s %s", e.mac[0], e.mac[1],
+					 e.mac[2], e.mac[3], e.mac[4], e.mac[5], port_name(e.port), other ? other->table : "?",
+					 other ? other->name : "?");
+			return;
+		}
+	want->keys[want->n++] = key;
+	if (fdb_lookup(key, &e) && e.is_static && e.port == port && e.row == row)
+		return;
+	if (!fdb_set_static(key, port, row)) {
+		complain(error, "the forwarding database is full (%u entries)", FDB_SIZE);
+		return;
+	}
+	removed(key); // its flows go by the new entry
+}
+
+static struct config_port *port_of(struct config *c, const struct row_id *id)
+{
+	for (size_t i = 0; i < c->n_ports; i++)
+		if (row_id_equal(&c->ports[i].row, id))
+			return &c->ports[i];
+	return NULL;
+}
+
+static struct config_network *network_of(struct config *c, const struct row_id *id)
+{
+	for (size_t i = 0; i < c->n_networks; i++)
+		if (row_id_equal(&c->networks[i].row, id))
+			return &c->networks[i];
+	return NULL;
+}
+
+static void static_entries(struct config *want, struct wanted *w)
+{
+	for (size_t i = 0; i < want->n_ports; i++) {
+		struct config_port *cp = &want->ports[i];
+		const struct config_network *cn = network_of(want, &cp->network);
+
+		for (size_t a = 0; !cp->error && cn && cn->id && a < cp->n_addresses; a++)
+			if (is_member(cp->id, cn->id))
+				set_static(w, fdb_key(cn->id, cp->addresses[a].mac), cp->id, row_intern("Port", &cp->row, cp->name), &cp->error);
+	}
+	for (size_t i = 0; i < want->n_fdb; i++) {
+		struct config_fdb *f = &want->fdb[i];
+		const struct config_port *cp = port_of(want, &f->port);
+		const struct config_network *cn = network_of(want, &f->network);
+		char name[32];
+
+		if (f->error)
+			continue;
+		if (!cp || !cn)
+			continue; // not yet
+		if (!is_member(cp->id, cn->id)) {
+			complain(&f->error, "port %s is not in network %s", cp->name, cn->name);
+			continue;
+		}
+		snprintf(name, sizeof name, "%02x:%02x:%02x:%02x:%02x:%02x", f->mac[0], f->mac[1], f->mac[2], f->mac[3], f->mac[4], f->mac[5]);
+		set_static(w, fdb_key(cn->id, f->mac), cp->id, row_intern("FDB", &f->row, name), &f->error);
+	}
+}
+
+static int fdb_reconcile(struct config *want)
+{
+	size_t n = want->n_fdb;
+
+	for (size_t i = 0; i < want->n_networks; i++) {
+		const struct config_network *cn = &want->networks[i];
+		struct fdb_policy p = {cn->ageing_s, cn->mac_limit, cn->flap_threshold, cn->flap_window_s, cn->flap_hold_s};
+
+		if (cn->id)
+			fdb_set_policy(cn->id, &p);
+	}
+	for (size_t i = 0; i < want->n_ports; i++) {
+		if (want->ports[i].id)
+			fdb_set_port_limit(want->ports[i].id, want->ports[i].mac_limit);
+		n += want->ports[i].n_addresses;
+	}
+	struct wanted w = {.config = want, .keys = calloc(n + 1, sizeof *w.keys)};
+	if (!w.keys)
+		return -ENOMEM;
+	static_entries(want, &w);
+	qsort(w.keys, w.n, sizeof *w.keys, compare_keys);
+	fdb_remove_if(is_unwanted, &w, removed);
+	free(w.keys);
+	return 0;
+}
+
+static void fdb_tick(uint64_t now)
+{
+	clock_now = now;
+	// The whole table within about ten ticks.
+	fdb_age((uint32_t)(now / 1000000000ULL), FDB_SIZE / 8, removed);
+}
+
+// ---- verbs
+
+struct list_arg {
+	struct listing *l;
+	const char *network;
+};
+
+static void list_one(const struct fdb_entry *e, void *arg)
+{
+	struct list_arg *a = arg;
+	const struct network *net = network_get(e->network);
+	uint32_t now_s = (uint32_t)(clock_now / 1000000000ULL);
+
+	if (a->network && (!net || strcmp(net->name, a->network)))
+		return;
+	listing_row(a->l);
+	listing_str(a->l, net ? net->name : NULL);
+	listing_fmt(a->l, "%02x:%02x:%02x:%02x:%02x:%02x", e->mac[0], e->mac[1], e->mac[2], e->mac[3], e->mac[4], e->mac[5]);
+	listing_str(a->l, port_name(e->port));
+	listing_str(a->l, e->is_static ? "static" : e->held ? "flapping" : "learned");
+	if (e->is_static)
+		listing_none(a->l);
+	else
+		listing_uint(a->l, (int32_t)(now_s - e->seen) > 0 ? now_s - e->seen : 0);
+	listing_uint(a->l, e->moves);
+}
+
+static bool network_known(const char *name, char **error)
+{
+	for (unsigned i = 1; name && i < MAX_NETWORKS; i++) {
+		const struct network *net = network_get((uint16_t)i);
+
+		if (net && !strcmp(net->name, name))
+			return true;
+	}
+	if (name)
+		complain(error, "there is no network %s", name);
+	return !name;
+}
+
+static char *verb_list(int argc, const char *argv[], bool json, char **error)
+{
+	struct list_arg a = {.network = argc > 1 ? argv[1] : NULL};
+
+	if (!network_known(a.network, error))
+		return NULL;
+	a.l = listing_new();
+	listing_column(a.l, "network", "NETWORK");
+	listing_column(a.l, "mac", "MAC");
+	listing_column(a.l, "port", "PORT");
+	listing_column(a.l, "type", "TYPE");
+	listing_column(a.l, "age", "AGE(s)");
+	listing_column(a.l, "moves", "MOVES");
+	fdb_each(list_one, &a);
+	char *text = listing_render(a.l, json);
+	listing_free(a.l);
+	return text;
+}
+
+static bool is_to_flush(const struct fdb_entry *e, void *arg)
+{
+	const char *name = arg;
+	const struct network *net = network_get(e->network);
+
+	return !e->is_static && (!name || (net && !strcmp(net->name, name)));
+}
+
+static char *verb_flush(int argc, const char *argv[], bool json, char **error)
+{
+	char *text;
+
+	if (!network_known(argc > 1 ? argv[1] : NULL, error))
+		return NULL;
+	unsigned n = fdb_remove_if(is_to_flush, (void *)(uintptr_t)(argc > 1 ? argv[1] : NULL), removed);
+	if (asprintf(&text, json ? "{\"flushed\": %u}\n" : "%u learned addresses flushed\n", n) < 0)
+		return NULL;
+	return text;
+}
+
+static const struct stage_verb fdb_verbs[] = {
+	{"fdb/list", "[NETWORK]", "addresses, learned and static", verb_list},
+	{"fdb/flush", "[NETWORK]", "forget learned addresses", verb_flush},
+	{NULL, NULL, NULL, NULL},
+};
+
+STAGE(fdb, .resolve = fdb_resolve, .commit = fdb_commit, .refresh = fdb_refresh, .format = fdb_format, .reconcile = fdb_reconcile,
+      .tick = fdb_tick, .init = fdb_init, .fini = fdb_fini, .verbs = fdb_verbs);
