@@ -192,11 +192,9 @@ def main():
         except SwitchError as e:
             print(f"\nFAILED while: {Step.now}\n\n{e}", file=sys.stderr)
             keep, status = True, 1
-        if rundir and keep:
-            print(f"logs, database and consoles are kept in {rundir}", file=sys.stderr)
-        elif rundir:
+        if rundir and not keep:
             shutil.rmtree(rundir, ignore_errors=True)
-    Step("done" if status == 0 else "ended")
+    Step("done" if status == 0 else f"failed; logs, database and consoles are kept in {rundir}" if keep else "ended")
     return status
 
 

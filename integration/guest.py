@@ -264,7 +264,8 @@ class Guest:
 
     def logs(self, lines=20):
         """The ends of the console and of QEMU's output, for a failing test."""
-        return "".join(f"--- {self.file(s)}\n{tail(self.file(s), lines)}" for s in ("console", "log"))
+        return "".join(f"--- {self.file(s)}\n{tail(self.file(s), lines)}" for s in ("console", "log")
+                       if os.path.exists(self.file(s)))
 
     def _alive(self):
         if self.process and self.process.poll() is not None:
