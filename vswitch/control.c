@@ -2,7 +2,7 @@
 #include "openvswitch.h"
 
 #include "control.h"
-#include "ovs_signals.h"
+#include "control_signals.h"
 
 #include "openvswitch/hmap.h"
 #include "openvswitch/poll-loop.h"
@@ -85,7 +85,7 @@ int control_open(const char *path, char **error)
 {
 	int err;
 
-	ovs_keep_signals();
+	control_keep_signals();
 	if ((err = check_path(path, error)))
 		return err;
 	err = unixctl_server_create(path, &server);
@@ -177,7 +177,7 @@ void loop_wait_fd(int fd)
 
 void loop_block(void)
 {
-	ovs_keep_signals();
+	control_keep_signals();
 	poll_block();
 }
 
@@ -226,7 +226,7 @@ static struct vlog_module *module_named(const char *name)
 
 void log_open(const char *file, bool to_stderr)
 {
-	ovs_keep_signals();
+	control_keep_signals();
 	ovs_set_program_name(program_invocation_short_name, WEIR_VERSION);
 	vlog_init();
 	vlog_set_levels(NULL, VLF_SYSLOG, VLL_OFF);

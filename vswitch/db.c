@@ -3,7 +3,7 @@
 
 #include "db.h"
 #include "db_private.h"
-#include "ovs_signals.h"
+#include "control_signals.h"
 
 #include "openvswitch/vlog.h"
 #include "stream.h"
@@ -39,7 +39,7 @@ struct db *db_open(const char *remote, const char *host)
 {
 	struct db *db = xzalloc(sizeof *db);
 
-	ovs_keep_signals();
+	control_keep_signals();
 	db->remote = xstrdup(remote);
 	db->host = xstrdup(host);
 	db_writer_open(&db->writer);
@@ -131,24 +131,35 @@ static char *connection_problem(const struct db *db)
 	return xasprintf("database %s: not connected (%s); retrying", db->remote, why);
 }
 
+// What the server's schema lacks, or NULL. Malloc'ed. (A server of version 3.1 goes on telling its clients the schema from
+// before "ovsdb-client convert", hence the restart.)
+static char *schema_problem(const struct db *db)
+{
+	static const char way_out[] =
+		"convert it to the schema of this version (ovsdb-client convert) and restart ovsdb-server";
+	const char *table = missing_table(db);
+	const struct ovsdb_idl_column *column;
+
+	if (table)
+		return xasprintf("database %s: its schema has no table %s; %s", db->remote, table, way_out);
+	column = missing_column(db, &table);
+	if (column)
+		return xasprintf("database %s: its schema has no column %s in table %s; %s", db->remote, column->name, table,
+				 way_out);
+	return NULL;
+}
+
 // Why nothing may be applied now, or NULL. Malloc'ed.
 static char *find_problem(struct db *db)
 {
 	const struct weirrec_weir *root;
-	const char *table;
-	const struct ovsdb_idl_column *column;
+	char *problem;
 
 	if (!db->synced)
 		return connection_problem(db);
-	if ((table = missing_table(db)))
-		return xasprintf("database %s: its schema has no table %s; convert it to this version's schema with "
-				 "ovsdb-client convert",
-				 db->remote, table);
-	if ((column = missing_column(db, &table)))
-		return xasprintf(
-			"database %s: its schema has no column %s in table %s; convert it to this version's schema with "
-			"ovsdb-client convert",
-			db->remote, column->name, table);
+	problem = schema_problem(db);
+	if (problem)
+		return problem;
 	root = weirrec_weir_first(db->idl);
 	if (!root)
 		return xasprintf("database %s: table Weir has no row%s; weirctl init adds it", db->remote,

@@ -57,15 +57,18 @@ for symbol in json_array json_equal json_integer json_object json_real json_stri
 	echo "#define $symbol ovs_$symbol"
 done >>config.h
 run make include/odp-netlink.h include/odp-netlink-macros.h lib/ovsdb-server-idl.h lib/vswitch-idl.h lib/dirs.c
-targets= files=
+set --
 for object in $objects; do
-	targets="$targets lib/$object.lo"
-	files="$files lib/$object.o"
+	set -- "$@" "lib/$object.lo"
 done
-run make -j"$jobs" $targets
+run make -j"$jobs" "$@"
 
+set --
+for object in $objects; do
+	set -- "$@" "lib/$object.o"
+done
 rm -f "$library"
-run ar crs "$library" $files
+run ar crs "$library" "$@"
 cat >"$header" <<EOF
 // Made by build.sh: comes before any other header of Open vSwitch's.
 #ifndef WEIR_OPENVSWITCH_H

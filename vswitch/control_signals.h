@@ -1,11 +1,11 @@
-// ovs_signals: keeps Open vSwitch's library from taking the process's signals.
+// control_signals: keeps Open vSwitch's library from taking the process's signals.
 //
 // Its poll loop installs handlers for SIGTERM, SIGINT, SIGHUP, SIGALRM and SIGSEGV wherever these have the default action, and
 // ends the process in them. The switch ends by itself: every entry to the library calls this first.
-#ifndef VSWITCH_OVS_SIGNALS_H
-#define VSWITCH_OVS_SIGNALS_H
+#ifndef VSWITCH_CONTROL_SIGNALS_H
+#define VSWITCH_CONTROL_SIGNALS_H
 
 // Main thread; idempotent.
-void ovs_keep_signals(void);
+void control_keep_signals(void);
 
 #endif

@@ -1,7 +1,7 @@
-// ovs_signals: lets Open vSwitch's library install its signal handlers once, and puts the process's own back.
+// control_signals: lets Open vSwitch's library install its signal handlers once, and puts the process's own back.
 #include "openvswitch.h"
 
-#include "ovs_signals.h"
+#include "control_signals.h"
 
 #include "fatal-signal.h"
 
@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-void ovs_keep_signals(void)
+void control_keep_signals(void)
 {
 	static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGALRM, SIGSEGV};
 	enum {
