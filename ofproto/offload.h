@@ -14,6 +14,12 @@
 #define OFFLOAD_MULTISEG 0x8 // takes packets of several mbufs
 #define OFFLOAD_ALL 0xf
 
+// Whether the egress can cut the packet.
+static inline bool offload_ok_tso(const struct rte_mbuf *m, unsigned caps)
+{
+	return caps & (m->ol_flags & RTE_MBUF_F_TX_IPV4 ? OFFLOAD_TSO4 : OFFLOAD_TSO6) && caps & OFFLOAD_CSUM;
+}
+
 // Whether the packet can go to an egress with these capabilities as it is.
 static inline bool offload_ok(const struct rte_mbuf *m, unsigned caps)
 {
@@ -23,8 +29,8 @@ static inline bool offload_ok(const struct rte_mbuf *m, unsigned caps)
 		return false;
 	if (!(f & (RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_L4_MASK)))
 		return true;
-	if ((f & RTE_MBUF_F_TX_TCP_SEG) && !(caps & (f & RTE_MBUF_F_TX_IPV4 ? OFFLOAD_TSO4 : OFFLOAD_TSO6)))
-		return false;
+	if (f & RTE_MBUF_F_TX_TCP_SEG)
+		return offload_ok_tso(m, caps);
 	return (caps & OFFLOAD_CSUM) != 0;
 }
 
@@ -35,9 +41,11 @@ int offload_checksum(struct rte_mbuf *m);
 unsigned offload_segments(const struct rte_mbuf *m);
 // Segment number `i` (0..offload_segments()-1) of the packet, IPv4 or IPv6: a new packet from the pool with a copy of its part of the payload (RFC 9293; IPv4
 // identification counted up; sequence numbers; FIN and PSH only on the last, CWR only on the first segment, RFC 3168), struct pkt copied, lengths right. It
-// still asks for its checksum (pseudo-header sum in place), which offload_checksum() or the egress completes. NULL: no buffer. `m` is not changed.
+// still asks for its checksum (pseudo-header sum in place), which offload_checksum() or the egress completes. NULL: no buffer. `m` is not changed; a trace
+// that it has is shared by one more packet.
 struct rte_mbuf *offload_segment(const struct rte_mbuf *m, unsigned i, struct rte_mempool *);
-// A packet of one mbuf with the same bytes and struct pkt, from the pool; NULL: no buffer, or it is larger than PKT_BUF_SIZE. `m` is not changed.
+// A packet of one mbuf with the same bytes and struct pkt, from the pool; NULL: no buffer, or it is larger than PKT_BUF_SIZE. `m` is not changed;
+// the new packet takes its place, trace included.
 struct rte_mbuf *offload_linear(const struct rte_mbuf *m, struct rte_mempool *);
 
 #endif

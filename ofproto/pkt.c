@@ -12,7 +12,7 @@ struct rte_mempool *pkt_pool_create(const char *name, unsigned n, int socket)
 	return rte_pktmbuf_pool_create(name, n, cache, sizeof(struct pkt), RTE_PKTMBUF_HEADROOM + PKT_BUF_SIZE, socket);
 }
 
-static void copy_metadata(struct rte_mbuf *to, struct rte_mbuf *from)
+void pkt_copy_metadata(struct rte_mbuf *to, const struct rte_mbuf *from)
 {
 	to->port = from->port;
 	to->ol_flags = (to->ol_flags & (RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL)) |
@@ -20,8 +20,7 @@ static void copy_metadata(struct rte_mbuf *to, struct rte_mbuf *from)
 	to->tx_offload = from->tx_offload;
 	to->packet_type = from->packet_type;
 	to->hash = from->hash;
-	to->tso_segsz = from->tso_segsz;
-	*pkt_of(to) = *pkt_of(from);
+	*pkt_of(to) = *(const struct pkt *)rte_mbuf_to_priv((struct rte_mbuf *)(uintptr_t)from);
 }
 
 struct rte_mbuf *pkt_clone(struct rte_mbuf *m, struct rte_mempool *pool)
@@ -54,7 +53,7 @@ struct rte_mbuf *pkt_own_headers(struct rte_mbuf *m, uint16_t len, struct rte_me
 		memcpy(rte_pktmbuf_mtod(head, void *), bytes, len);
 	head->data_len = len;
 	head->pkt_len = m->pkt_len;
-	copy_metadata(head, m);
+	pkt_copy_metadata(head, m);
 	// Take the copied bytes off the front; segments that are used up go back.
 	uint32_t left = len;
 	struct rte_mbuf *rest = m;

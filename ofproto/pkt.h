@@ -98,7 +98,9 @@ struct rte_mempool *pkt_pool_create(const char *name, unsigned n, int socket);
 struct rte_mbuf *pkt_own_headers(struct rte_mbuf *m, uint16_t len, struct rte_mempool *);
 // A copy that shares the payload. NULL: no buffer.
 struct rte_mbuf *pkt_clone(struct rte_mbuf *m, struct rte_mempool *);
-// Does p->vlan_op. The headers must be the packet's own. Returns the frame's mbuf or NULL (no room; untouched).
+// Gives `to` all that is known of `from` but its bytes: struct pkt, offload flags and header lengths.
+void pkt_copy_metadata(struct rte_mbuf *to, const struct rte_mbuf *from);
+// Does p->vlan_op. The headers must be the packet's own. 0, or -ENOSPC: no room in front; untouched.
 int pkt_apply_vlan(struct rte_mbuf *m);
 
 #endif
