@@ -72,6 +72,7 @@ static enum rte_vhost_msg_result message_before(int vid, void *buffer)
 	if (p->talk.pending)
 		p->talk.failed = p->talk.pending;
 	p->talk.pending = m->request;
+	p->talk.asked = clock_ns();
 	if (m->request == REQ_SET_FEATURES)
 		p->talk.refused = m->u64 & ~p->offered;
 	pthread_mutex_unlock(&p->lock);

@@ -38,6 +38,7 @@ struct negotiation {
 	uint64_t done;        // bit per request that succeeded since the connection or since the driver stopped
 	uint32_t pending;     // request being handled, 0: none
 	uint32_t failed;      // last request that failed, 0: none
+	uint64_t asked;       // ns, when the front-end made the pending request
 	uint64_t refused;     // feature bits that the front-end wanted and that are not offered
 	uint64_t progress;    // ns, when the last request succeeded
 	bool ran;             // the device ran once during this connection

@@ -7,6 +7,8 @@
 #include "port.h"
 
 #define SECOND UINT64_C(1000000000)
+#define ANSWERED (SECOND / 10) // a request that is not done by then has failed: the library doesn't say so
+#define NOT_SHARED "memory not shared: the front-end %s; start it with a memory backend that has share=on"
 #define FLEETING 3 // connections in a row that end before the driver ran are no accident any more
 
 struct feature {
@@ -57,6 +59,8 @@ static void say_disconnected(struct vhost_port *p, char *buffer, size_t size)
 
 	if (t->refused || t->before_bits) {
 		say_refused(t->refused ? t->refused : t->before_bits, buffer, size);
+	} else if (t->failed == REQ_SET_MEM_TABLE || t->before == REQ_SET_MEM_TABLE) {
+		snprintf(buffer, size, NOT_SHARED, "offered memory that can't be mapped");
 	} else if (t->short_lived >= FLEETING && !reason) {
 		snprintf(buffer, size,
 			 "features refused: the front-end at %s left %u times before its driver started; does it want features "
@@ -86,16 +90,15 @@ static void say_disconnected(struct vhost_port *p, char *buffer, size_t size)
 	}
 }
 
-#define NOT_SHARED "memory not shared: the front-end %s; start it with a memory backend that has share=on"
-
 // Connected, but the device isn't there: which step is missing?
 static void say_unready(const struct negotiation *t, uint64_t now, char *buffer, size_t size)
 {
+	const uint32_t failed = t->pending && now > t->asked + ANSWERED ? t->pending : t->failed;
 	const uint64_t done = t->done;
 
 	if (t->refused)
 		say_refused(t->refused, buffer, size);
-	else if (t->failed == REQ_SET_MEM_TABLE)
+	else if (failed == REQ_SET_MEM_TABLE)
 		snprintf(buffer, size, NOT_SHARED, "offered memory that can't be mapped");
 	else if (!(done >> REQ_SET_FEATURES & 1))
 		snprintf(buffer, size,
@@ -104,8 +107,8 @@ static void say_unready(const struct negotiation *t, uint64_t now, char *buffer,
 		snprintf(buffer, size, NOT_SHARED, "has not shared the guest's memory");
 	else if (!(done >> REQ_SET_MEM_TABLE & 1))
 		snprintf(buffer, size, "guest driver not ready: features are agreed, the memory is not shared yet");
-	else if (t->failed)
-		snprintf(buffer, size, "guest driver not ready: request %u of the front-end failed", t->failed);
+	else if (failed)
+		snprintf(buffer, size, "guest driver not ready: request %u of the front-end failed", failed);
 	else if (!(done >> REQ_SET_VRING_KICK & 1))
 		snprintf(buffer, size, "guest driver not ready: its queues are not set up yet");
 	else if (!(done >> REQ_SET_VRING_ENABLE & 1))
