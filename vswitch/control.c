@@ -98,8 +98,8 @@ void control_close(void)
 {
 	struct control_request *r;
 
-	LIST_FOR_EACH(r, node, &requests)
-	r->conn = NULL;
+	LIST_FOR_EACH (r, node, &requests)
+		r->conn = NULL;
 	unixctl_server_destroy(server);
 	server = NULL;
 }
@@ -207,9 +207,9 @@ static struct vlog_module *module_named(const char *name)
 	struct log_module *m;
 
 	pthread_mutex_lock(&modules_lock);
-	HMAP_FOR_EACH_WITH_HASH(m, node, hash, &modules)
-	if (!strcmp(m->vlog.name, name))
-		break;
+	HMAP_FOR_EACH_WITH_HASH (m, node, hash, &modules)
+		if (!strcmp(m->vlog.name, name))
+			break;
 	if (!m) {
 		m = xzalloc(sizeof *m);
 		m->vlog.name = xstrdup(name);

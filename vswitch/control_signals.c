@@ -26,4 +26,9 @@ void control_keep_signals(void)
 	fatal_signal_init();
 	for (int i = 0; i < N; i++)
 		sigaction(signals[i], &old[i], NULL);
+	// The library writes to sockets whose other end may be gone, and expects an error then.
+	struct sigaction pipe;
+	sigaction(SIGPIPE, NULL, &pipe);
+	if (pipe.sa_handler == SIG_DFL)
+		signal(SIGPIPE, SIG_IGN);
 }

@@ -1,18 +1,17 @@
 // db: the connection to the database, and when its contents may be applied.
 #include "openvswitch.h"
 
+#include "control.h"
 #include "db.h"
 #include "db_private.h"
 #include "control_signals.h"
 
-#include "openvswitch/vlog.h"
+#include "stream-ssl.h"
 #include "stream.h"
 #include "util.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-VLOG_DEFINE_THIS_MODULE(db);
 
 // Columns that the switch itself writes: replicated, so that only differences are sent, but no reason to look at the
 // configuration.
@@ -66,6 +65,14 @@ struct db *db_open(const char *remote, const char *host)
 	return db;
 }
 
+void db_set_ssl(const char *private_key, const char *certificate, const char *ca_certificate)
+{
+	control_keep_signals();
+	stream_ssl_set_private_key_file(private_key);
+	stream_ssl_set_certificate_file(certificate);
+	stream_ssl_set_ca_cert_file(ca_certificate, false);
+}
+
 void db_close(struct db *db)
 {
 	if (!db)
@@ -87,9 +94,9 @@ const struct weirrec_host *db_host_row(const struct db *db)
 {
 	const struct weirrec_host *host;
 
-	WEIRREC_HOST_FOR_EACH(host, db->idl)
-	if (!strcmp(host->name, db->host))
-		return host;
+	WEIRREC_HOST_FOR_EACH (host, db->idl)
+		if (!strcmp(host->name, db->host))
+			return host;
 	return NULL;
 }
 
@@ -175,10 +182,10 @@ static char *find_problem(struct db *db)
 static void set_problem(struct db *db, char *problem)
 {
 	if (!problem && db->problem)
-		VLOG_INFO("database %s: in order", db->remote);
+		log_line('i', "db", "database %s: in order", db->remote);
 	else if (problem && (!db->problem || strcmp(problem, db->problem)))
 		// The steps of connecting are the reconnect module's to log; here it is news only that a database was lost.
-		VLOG(db->synced || (db->read_once && !db->problem) ? VLL_WARN : VLL_DBG, "%s", problem);
+		log_line(db->synced || (db->read_once && !db->problem) ? 'w' : 'd', "db", "%s", problem);
 	free(db->problem);
 	db->problem = problem;
 }

@@ -15,6 +15,9 @@ struct db;
 // table Host. Never fails: an unreachable database is retried with back-off.
 struct db *db_open(const char *remote, const char *host);
 void db_close(struct db *);
+// Files (PEM) for remotes of kind ssl:, before db_open(): this switch's private key and certificate, and the certificate of the
+// authority that the server's must come from.
+void db_set_ssl(const char *private_key, const char *certificate, const char *ca_certificate);
 
 // Runs the client. Returns a new config if the wanted state may have changed since the last call (the caller frees it with
 // config_free()), else NULL. Rows that can't be read as configuration are in it with `error` set, so that they hurt nothing else.

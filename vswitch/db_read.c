@@ -1,17 +1,15 @@
 // db_read: rows of the database -> struct config. A row that can't be applied is in it with a sentence in `error`.
 #include "openvswitch.h"
 
+#include "control.h"
 #include "db_private.h"
 
-#include "openvswitch/vlog.h"
 #include "smap.h"
 #include "util.h"
 
 #include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
-
-VLOG_DEFINE_THIS_MODULE(db_read);
 
 // The defaults of weir.xml.
 enum {
@@ -62,8 +60,7 @@ static struct config_map read_map(const struct smap *smap)
 	struct config_map map = {.pair = xcalloc(smap_count(smap) + 1, sizeof *map.pair)};
 	const struct smap_node *node;
 
-	SMAP_FOR_EACH(node, smap)
-	{
+	SMAP_FOR_EACH (node, smap) {
 		map.pair[map.n].key = xstrdup(node->key);
 		map.pair[map.n++].value = xstrdup(node->value);
 	}
@@ -336,30 +333,30 @@ struct config *db_read(struct db *db)
 	c->next_cfg = root->next_cfg;
 	c->other_config = read_settings(db, root, db_host_row(db));
 
-	WEIRREC_NETWORK_FOR_EACH(net, db->idl)
-	n++;
+	WEIRREC_NETWORK_FOR_EACH (net, db->idl)
+		n++;
 	c->networks = xcalloc(n + 1, sizeof *c->networks);
-	WEIRREC_NETWORK_FOR_EACH(net, db->idl)
-	read_network(net, &c->networks[c->n_networks++]);
+	WEIRREC_NETWORK_FOR_EACH (net, db->idl)
+		read_network(net, &c->networks[c->n_networks++]);
 
 	n = 0;
-	WEIRREC_PORT_FOR_EACH(port, db->idl)
-	n++;
+	WEIRREC_PORT_FOR_EACH (port, db->idl)
+		n++;
 	c->ports = xcalloc(n + 1, sizeof *c->ports);
-	WEIRREC_PORT_FOR_EACH(port, db->idl)
-	// A server without conditional monitoring sends the ports of other switches too.
-	if (!port->host[0] || !strcmp(port->host, db->host))
-		read_port(port, db->idl, &c->ports[c->n_ports++]);
+	WEIRREC_PORT_FOR_EACH (port, db->idl)
+		// A server without conditional monitoring sends the ports of other switches too.
+		if (!port->host[0] || !strcmp(port->host, db->host))
+			read_port(port, db->idl, &c->ports[c->n_ports++]);
 
 	n = 0;
-	WEIRREC_FDB_FOR_EACH(fdb, db->idl)
-	n++;
+	WEIRREC_FDB_FOR_EACH (fdb, db->idl)
+		n++;
 	c->fdb = xcalloc(n + 1, sizeof *c->fdb);
-	WEIRREC_FDB_FOR_EACH(fdb, db->idl)
-	read_fdb(fdb, &c->fdb[c->n_fdb++]);
+	WEIRREC_FDB_FOR_EACH (fdb, db->idl)
+		read_fdb(fdb, &c->fdb[c->n_fdb++]);
 
 	sort(c);
-	VLOG_DBG("generation %lld: %zu networks, %zu ports, %zu static addresses", (long long)c->next_cfg, c->n_networks,
-		 c->n_ports, c->n_fdb);
+	log_line('d', "db", "generation %lld: %zu networks, %zu ports, %zu static addresses", (long long)c->next_cfg,
+		 c->n_networks, c->n_ports, c->n_fdb);
 	return c;
 }

@@ -6,11 +6,11 @@
 // ever.
 #include "openvswitch.h"
 
+#include "control.h"
 #include "db.h"
 #include "db_private.h"
 
 #include "openvswitch/poll-loop.h"
-#include "openvswitch/vlog.h"
 #include "smap.h"
 #include "timeval.h"
 #include "unicode.h"
@@ -19,8 +19,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-
-VLOG_DEFINE_THIS_MODULE(db_write);
 
 enum {
 	DEFAULT_INTERVAL_MS = 5000,
@@ -80,8 +78,8 @@ void db_writer_close(struct db_writer *w)
 
 	if (w->txn)
 		ovsdb_idl_txn_destroy(w->txn);
-	HMAP_FOR_EACH_SAFE(r, node, &w->rows)
-	row_destroy(w, r);
+	HMAP_FOR_EACH_SAFE (r, node, &w->rows)
+		row_destroy(w, r);
 	hmap_destroy(&w->rows);
 }
 
@@ -100,9 +98,9 @@ static struct written_row *row_of(struct db *db, enum written_table table, const
 	struct uuid uuid = id ? uuid_of(id) : (struct uuid){{0}};
 	struct written_row *r;
 
-	HMAP_FOR_EACH_WITH_HASH(r, node, uuid_hash(&uuid), &w->rows)
-	if (r->table == table && uuid_equals(&r->uuid, &uuid))
-		return r;
+	HMAP_FOR_EACH_WITH_HASH (r, node, uuid_hash(&uuid), &w->rows)
+		if (r->table == table && uuid_equals(&r->uuid, &uuid))
+			return r;
 	r = xzalloc(sizeof *r);
 	r->uuid = uuid;
 	r->table = table;
@@ -262,8 +260,7 @@ void db_writer_resync(struct db_writer *w)
 {
 	struct written_row *r;
 
-	HMAP_FOR_EACH(r, node, &w->rows)
-	{
+	HMAP_FOR_EACH (r, node, &w->rows) {
 		r->dirty |= r->set;
 		w->pending |= r->set;
 	}
@@ -288,9 +285,9 @@ void db_writer_forget(struct db *db)
 	struct db_writer *w = &db->writer;
 	struct written_row *r;
 
-	HMAP_FOR_EACH_SAFE(r, node, &w->rows)
-	if (r->table != WRITTEN_HOST && !find_row(db, r))
-		row_destroy(w, r);
+	HMAP_FOR_EACH_SAFE (r, node, &w->rows)
+		if (r->table != WRITTEN_HOST && !find_row(db, r))
+			row_destroy(w, r);
 	if (!db_host_row(db)) {
 		// Nothing may have been written yet. Then this makes the row itself due.
 		w->host_missing = true;
@@ -362,8 +359,7 @@ static void mark_own_rows(struct db *db)
 {
 	struct written_row *r;
 
-	HMAP_FOR_EACH(r, node, &db->writer.rows)
-	{
+	HMAP_FOR_EACH (r, node, &db->writer.rows) {
 		const struct ovsdb_idl_row *row = r->table == WRITTEN_PORT ? find_row(db, r) : NULL;
 		bool own = r->table == WRITTEN_HOST || (row && CONTAINER_OF(row, struct weirrec_port, header_)->host[0]);
 		if (own)
@@ -383,8 +379,7 @@ static void start(struct db *db, unsigned mask, long long now)
 	}
 	w->next_fast = now + GAP_MS;
 	w->pending = 0;
-	HMAP_FOR_EACH(r, node, &w->rows)
-	{
+	HMAP_FOR_EACH (r, node, &w->rows) {
 		if ((r->dirty & mask) || (r->table == WRITTEN_HOST && w->host_missing))
 			write_row(db, r, mask & r->dirty);
 		w->pending |= r->dirty;
@@ -397,8 +392,7 @@ static void failed(struct db *db, enum ovsdb_idl_txn_status status)
 	struct db_writer *w = &db->writer;
 	struct written_row *r;
 
-	HMAP_FOR_EACH(r, node, &w->rows)
-	{
+	HMAP_FOR_EACH (r, node, &w->rows) {
 		r->dirty |= r->sent;
 		w->pending |= r->dirty;
 		r->sent = 0;
@@ -406,11 +400,10 @@ static void failed(struct db *db, enum ovsdb_idl_txn_status status)
 	w->host_missing = !db_host_row(db);
 	w->retry_ms = MIN(MAX(2 * w->retry_ms, RETRY_MIN_MS), RETRY_MAX_MS);
 	w->retry_at = time_msec() + w->retry_ms;
-	if (status == TXN_ERROR) {
-		static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(6, 6);
-		VLOG_WARN_RL(&rl, "database %s refuses what the switch reports: %s; retrying", db->remote,
-			     ovsdb_idl_txn_get_error(w->txn));
-	}
+	// The back-off is what bounds these lines.
+	if (status == TXN_ERROR)
+		log_line('w', "db", "database %s refuses what the switch reports: %s; retrying", db->remote,
+			 ovsdb_idl_txn_get_error(w->txn));
 }
 
 void db_writer_finish(struct db *db)
@@ -425,8 +418,8 @@ void db_writer_finish(struct db *db)
 	if (status == TXN_INCOMPLETE)
 		return;
 	if (status == TXN_SUCCESS || status == TXN_UNCHANGED) {
-		HMAP_FOR_EACH(r, node, &w->rows)
-		r->sent = 0;
+		HMAP_FOR_EACH (r, node, &w->rows)
+			r->sent = 0;
 		w->retry_ms = 0;
 		w->retry_at = 0;
 	} else {

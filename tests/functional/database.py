@@ -36,7 +36,8 @@ def kill(process):
 class Server:
     """A database server. The files are in `folder`; create=False starts it on the file that is there."""
 
-    def __init__(self, folder, name="db", schema=SCHEMA, create=True):
+    def __init__(self, folder, name="db", schema=SCHEMA, create=True, options=()):
+        self.options = options
         self.folder, self.file = Path(folder), Path(folder) / f"{name}.db"
         self.socket = Path(folder) / f"{name}.sock"
         self.remote = f"unix:{self.socket}"
@@ -49,13 +50,10 @@ class Server:
         self.file.unlink(missing_ok=True)
         subprocess.run(["ovsdb-tool", "create", self.file, schema], check=True)
 
-    def arguments(self):
-        return [self.file]
-
     def start(self):
         ctl = f"{self.socket}.ctl"
         self.process = subprocess.Popen(
-            ["ovsdb-server", *self.arguments(), f"--remote=punix:{self.socket}", f"--unixctl={ctl}", "-vconsole:off", "-vsyslog:off"])
+            ["ovsdb-server", self.file, *self.options, f"--remote=punix:{self.socket}", f"--unixctl={ctl}", "-vconsole:off", "-vsyslog:off"])
         wait_for(lambda: self.answers(), f"{self.socket} to answer")
 
     def answers(self):
@@ -161,13 +159,14 @@ def a_map(**pairs):
 class Dump:
     """dbdump at work. It keeps the last config and problem; poll() reads what it has printed meanwhile."""
 
-    def __init__(self, remote, host="h1", control=None, folder="/tmp"):
+    def __init__(self, remote, host="h1", control=None, folder="/tmp", env=None):
         self.config, self.problem, self.events, self.configs = None, "not started", [], 0
         self.rest = b""
         self.stderr_path = Path(folder) / f"dbdump-{host}.log"
         arguments = [BUILD / "tests/tools/dbdump", remote, host] + ([control] if control else [])
         with open(self.stderr_path, "ab") as log:
-            self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, bufsize=0)
+            self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, bufsize=0,
+                                            env={**os.environ, **(env or {})})
         os.set_blocking(self.process.stdout.fileno(), False)
 
     def poll(self):

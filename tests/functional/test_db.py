@@ -481,6 +481,29 @@ def test_two_endpoints_one_dead(things, server):
     assert dump.port("vm1")
 
 
+def test_ssl(things):
+    """Both ends show certificates of the same authority; without one of it there is no connection."""
+    folder = things.folder
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca-key.pem", "-out", "ca.pem", "-days", "2", "-subj", "/CN=authority")
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=switch")
+    openssl("x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2", "-out", "cert.pem")
+    server = things(Server, folder, options=["--remote=pssl:0:127.0.0.1", f"--private-key={folder}/key.pem",
+                                             f"--certificate={folder}/cert.pem", f"--ca-cert={folder}/ca.pem"])
+    server.insert("Weir")
+    port = int(subprocess.run(["ss", "-Htlnp"], capture_output=True, text=True, check=True).stdout.split(
+        f"pid={server.process.pid},")[0].splitlines()[-1].split()[3].rsplit(":", 1)[1])
+    remote = f"ssl:127.0.0.1:{port}"
+    dump = dump_of(things, remote, env={"DBDUMP_CERTIFICATES": str(folder)})
+    dump.in_order()
+    without = dump_of(things, remote, "h2")
+    without.until(lambda d: "Private key must be configured" in d.log(), "a refusal")
+    assert without.poll().config is None and without.problem
+
+
 def test_cluster(things):
     """Three members; the one that the switch uses dies, and it goes on with another."""
     folder = things.folder
@@ -580,7 +603,9 @@ def test_control_socket(things, server):
     assert "requires at least 3 arguments" in appctl(path, "log", "w").stderr
     # An answer may come later, and others are answered meanwhile.
     slow = subprocess.Popen(["ovs-appctl", "-T", "10", "-t", path, "later"], stdout=subprocess.PIPE, text=True)
-    wait_for(lambda: appctl(path, "now").stdout == "done\n" and slow.poll() is not None, "the late answer")
+    wait_for(lambda: appctl(path, "waits").stdout == "yes\n", "the request to wait")
+    assert appctl(path, "now").stdout == "done\n"
+    assert slow.wait(10) == 0
     assert slow.stdout.read() == "late\n"
 
 
@@ -610,9 +635,21 @@ def test_closing_answers_nobody_twice(things, server):
     dump = dump_of(things, server, control=path)
     dump.in_order()
     slow = subprocess.Popen(["ovs-appctl", "-T", "10", "-t", path, "later"], stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: "later" in appctl(path, "vlog/list").stdout or appctl(path, "echo").returncode == 0, "an answer")
+    wait_for(lambda: appctl(path, "waits").stdout == "yes\n", "the request to wait")
     dump.stop()
     assert slow.wait(10) != 0
+
+
+def test_client_that_does_not_wait_for_its_answer(things, server):
+    path = str(things.folder / "control.sock")
+    dump = dump_of(things, server, control=path)
+    dump.in_order()
+    slow = subprocess.Popen(["ovs-appctl", "-t", path, "later"])
+    wait_for(lambda: appctl(path, "waits").stdout == "yes\n", "the request to wait")
+    slow.kill()
+    slow.wait()
+    assert appctl(path, "now").stdout == "done\n"
+    assert appctl(path, "echo", "alive").stdout == "alive\n"
 
 
 def test_signals_stay_the_programs_own(things, server):

@@ -247,6 +247,11 @@ static void later(struct control_request *r, int argc, const char *argv[], void 
 	waiting = r;
 }
 
+static void waits(struct control_request *r, int argc, const char *argv[], void *aux)
+{
+	control_reply(r, waiting ? "yes" : "no");
+}
+
 static void now(struct control_request *r, int argc, const char *argv[], void *aux)
 {
 	if (waiting)
@@ -280,11 +285,19 @@ int main(int argc, char *argv[])
 	if (pipe2(signal_pipe, O_NONBLOCK | O_CLOEXEC))
 		return 1;
 	log_open(NULL, true);
+	if (getenv("DBDUMP_CERTIFICATES")) { // a folder
+		char name[3][4096];
+		snprintf(name[0], sizeof name[0], "%s/key.pem", getenv("DBDUMP_CERTIFICATES"));
+		snprintf(name[1], sizeof name[1], "%s/cert.pem", getenv("DBDUMP_CERTIFICATES"));
+		snprintf(name[2], sizeof name[2], "%s/ca.pem", getenv("DBDUMP_CERTIFICATES"));
+		db_set_ssl(name[0], name[1], name[2]);
+	}
 	struct db *db = db_open(argv[1], argv[2]);
 	if (argc > 3) {
 		control_register("echo", "[TEXT]", 0, 1, echo, NULL);
 		control_register("fail", "", 0, 0, fail, NULL);
 		control_register("later", "", 0, 0, later, NULL);
+		control_register("waits", "", 0, 0, waits, NULL);
 		control_register("now", "", 0, 0, now, NULL);
 		control_register("log", "LEVEL MODULE TEXT", 3, 3, log_test, NULL);
 		if (control_open(argv[3], &error)) {
