@@ -150,6 +150,26 @@ static char *datum_text(const struct ovsdb_idl *idl, const struct ovsdb_datum *d
 	return ds_steal_cstr(&s);
 }
 
+static int compare_names(const void *a, const void *b)
+{
+	return strverscmp(*(char *const *)a, *(char *const *)b);
+}
+
+// The database has references in the order of their UUIDs, which says nothing.
+static void references_cell(struct listing *l, const struct ovsdb_idl *idl, const struct ovsdb_datum *d,
+			    const struct ovsdb_type *type)
+{
+	char **name = xcalloc(d->n + 1, sizeof(*name));
+
+	for (size_t i = 0; i < d->n; i++)
+		name[i] = atom_name(idl, &d->keys[i], &type->key);
+	qsort(name, d->n, sizeof(*name), compare_names);
+	listing_list(l, (const char *const *)name, d->n);
+	for (size_t i = 0; i < d->n; i++)
+		free(name[i]);
+	free(name);
+}
+
 void column_cell(struct listing *l, const struct ovsdb_idl *idl, const struct ovsdb_datum *d, const struct ovsdb_type *type)
 {
 	bool single = !ovsdb_type_is_map(type) && type->n_max == 1;
@@ -160,6 +180,8 @@ void column_cell(struct listing *l, const struct ovsdb_idl *idl, const struct ov
 		listing_bool(l, d->keys[0].boolean);
 	} else if (single && type->key.type == OVSDB_TYPE_INTEGER && d->keys[0].integer >= 0) {
 		listing_uint(l, (uint64_t)d->keys[0].integer);
+	} else if (!single && !ovsdb_type_is_map(type) && ovsdb_base_type_is_ref(&type->key)) {
+		references_cell(l, idl, d, type);
 	} else {
 		char *text = datum_text(idl, d, type);
 		struct json *json = datum_json(idl, d, type);
@@ -173,16 +195,18 @@ void column_cell(struct listing *l, const struct ovsdb_idl *idl, const struct ov
 
 // --- writing a datum
 
+// What stands before the last `left` elements of an enumeration.
+static const char *joint(size_t left)
+{
+	return left > 1 ? ", " : left ? " or " : "";
+}
+
 static char *range_sentence(const struct ovsdb_base_type *type)
 {
 	if (type->enum_) {
 		struct ds s = DS_EMPTY_INITIALIZER;
 		for (size_t i = 0; i < type->enum_->n; i++)
-			ds_put_format(&s, "%s%s",
-				      !i                       ? ""
-				      : i + 1 < type->enum_->n ? ", "
-							       : " or ",
-				      json_string(type->enum_->keys[i].s));
+			ds_put_format(&s, "%s%s", json_string(type->enum_->keys[i].s), joint(type->enum_->n - i - 1));
 		return ds_steal_cstr(&s);
 	}
 	switch (type->type) {

@@ -32,9 +32,9 @@ int column_set_given(struct context *, const struct ovsdb_idl_row *, int first);
 void column_cell(struct listing *, const struct ovsdb_idl *, const struct ovsdb_datum *, const struct ovsdb_type *);
 
 // The rows as a table of the columns named in `columns` (comma separated) or, if it was given, in --columns; sorted by name.
-// `keep` picks rows; NULL: all.
+// `keep` picks rows (with host_of() as its argument); NULL: all.
 int rows_list(struct context *, const struct ovsdb_idl_table_class *, const char *columns,
-	      bool (*keep)(const struct ovsdb_idl_row *));
+	      bool (*keep)(const struct ovsdb_idl_row *, const char *host));
 // One row with all its columns, empty ones left out unless the format is JSON.
 int row_show(struct context *, const struct ovsdb_idl_row *);
 

@@ -21,6 +21,8 @@ struct line {
 
 // What the command line asks for instead of running commands.
 static bool help_wanted;
+// Where --host goes: before the first noun it is for all commands, else for its own.
+static const char **host = &settings.host;
 
 void die(const char *fmt, ...)
 {
@@ -143,7 +145,7 @@ static void apply_global(const struct option_desc *o, const char *value)
 		free(settings.ctl);
 		settings.ctl = xstrdup(value);
 	} else if (!strcmp(o->name, "host")) {
-		settings.host = value;
+		*host = value;
 	} else if (!strcmp(o->name, "format")) {
 		if (strcmp(value, "table") && strcmp(value, "json"))
 			die("--format is table or json, not '%s'", value);
@@ -402,6 +404,7 @@ static struct given parse_one(struct line *line)
 	if (line->token[i][0] == '-')
 		die("there is no option %s (weirctl --help shows those that are)", line->token[i]);
 	int noun = i;
+	host = &g.host;
 	int verb = skip_globals(line, noun + 1, false);
 	const char *next = verb < line->n && line->token[verb][0] != '-' ? line->token[verb] : NULL;
 	// A late --help counts for "weirctl port --help" as well.

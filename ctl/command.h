@@ -68,6 +68,7 @@ struct given {
 	const struct command *command;
 	const char *noun; // the words as they were given, for messages and for commands that only the switch knows
 	const char *verb;
+	const char *host; // --host of this command; NULL: what settings.host says
 	const char **args;
 	int n_args;
 	struct given_option *options;

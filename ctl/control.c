@@ -185,13 +185,18 @@ int control_run(const struct given *g)
 		argv[argc++] = g->args[i];
 
 	bool good = control_call(method, argc, argv, &text);
-	if (!good)
-		text[strcspn(text, "\n")] = '\0'; // one sentence
+	const char *body = text;
+	if (!good) {
+		// What follows the sentence is the answer all the same: a ledger that doesn't balance is still to be seen.
+		char *end = text + strcspn(text, "\n");
+		body = *end ? end + 1 : end;
+		*end = '\0';
+	}
+	fputs(body, stdout);
+	if (body[0] && body[strlen(body) - 1] != '\n')
+		putchar('\n');
 	if (!good)
 		die("%s", text);
-	fputs(text, stdout);
-	if (text[0] && text[strlen(text) - 1] != '\n')
-		putchar('\n');
 	free(text);
 	free(method);
 	free(argv);

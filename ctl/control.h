@@ -4,7 +4,8 @@
 
 #include "command.h"
 
-// Sends the command as it was given. Returns the exit status.
+// Sends the command as it was given and prints the answer. Returns the exit status. If the switch answers with an error, its
+// first line is the sentence that the process ends with (status 1), and what follows is printed as an answer would be.
 int control_run(const struct given *);
 
 // One call of `method`. True: *text is the answer. False: *text is the switch's refusal. Ends the process with a

@@ -44,6 +44,11 @@ int fail(struct context *ctx, const char *fmt, ...)
 	return -1;
 }
 
+const char *host_of(const struct context *ctx)
+{
+	return ctx->given->host ? ctx->given->host : settings.host;
+}
+
 void touch(const struct ovsdb_idl_row *row)
 {
 	for (size_t i = 0; i < txn_about.n_rows; i++)
@@ -201,8 +206,7 @@ static int run_all(struct context ctx[], const struct given *list, size_t n)
 		}
 	}
 	struct shash_node *node;
-	SHASH_FOR_EACH(node, &ctx[0].symtab->sh)
-	{
+	SHASH_FOR_EACH (node, &ctx[0].symtab->sh) {
 		const struct ovsdb_symbol *symbol = node->data;
 		if (!symbol->created)
 			return fail(&ctx[0], "row \"%s\" is referred to but not created (-- --id=%s create ...)", node->name,
@@ -264,9 +268,9 @@ static const struct weirrec_host *find_host(const struct ovsdb_idl *idl, const c
 {
 	const struct weirrec_host *host;
 
-	WEIRREC_HOST_FOR_EACH(host, idl)
-	if (!strcmp(host->name, name))
-		return host;
+	WEIRREC_HOST_FOR_EACH (host, idl)
+		if (!strcmp(host->name, name))
+			return host;
 	return NULL;
 }
 
@@ -286,10 +290,7 @@ static char *who_lags(const struct ovsdb_idl *idl, int64_t cfg)
 	}
 	if (n)
 		return NULL;
-	WEIRREC_HOST_FOR_EACH(host, idl)
-	{
-		if (settings.host && strcmp(settings.host, host->name))
-			continue;
+	WEIRREC_HOST_FOR_EACH (host, idl) {
 		if (host->cur_cfg < cfg)
 			return xasprintf("host %s has not applied the change", host->name);
 		n++;

@@ -32,6 +32,8 @@ int fail(struct context *, const char *fmt, ...) __attribute__((format(printf, 2
 
 // The transaction changes this row: its `error` is told afterwards.
 void touch(const struct ovsdb_idl_row *);
+// The host that --host names for this command, or NULL.
+const char *host_of(const struct context *);
 // The switch that has to apply the change; NULL or "": all.
 void concern(const char *host);
 

@@ -32,9 +32,9 @@ static const struct weirrec_fdb *find(const struct ovsdb_idl *idl, const struct 
 	const struct weirrec_fdb *fdb;
 
 	// Other clients may write capitals.
-	WEIRREC_FDB_FOR_EACH(fdb, idl)
-	if (fdb->network == network && !strcasecmp(fdb->mac, mac))
-		return fdb;
+	WEIRREC_FDB_FOR_EACH (fdb, idl)
+		if (fdb->network == network && !strcasecmp(fdb->mac, mac))
+			return fdb;
 	return NULL;
 }
 

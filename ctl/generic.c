@@ -68,7 +68,7 @@ void generic_prerequisites(void *command, struct ovsdb_idl *idl)
 }
 
 // The row that the command has changed, so that its error is told; the row's host is waited for.
-static void remember(struct ctl_context *c)
+static void remember(const struct context *ctx, struct ctl_context *c)
 {
 	const struct ovsdb_idl_table_class *table = NULL;
 	const struct ovsdb_idl_row *row = NULL;
@@ -84,13 +84,13 @@ static void remember(struct ctl_context *c)
 		free(ctl_get_row(c, table, c->argv[2], false, &row));
 	}
 	if (!row) {
-		concern(settings.host);
+		concern(host_of(ctx));
 		return;
 	}
 	touch(row);
 	const struct weirrec_port *port = weirrec_port_get_for_uuid(c->idl, &row->uuid);
 	const struct weirrec_host *host = weirrec_host_get_for_uuid(c->idl, &row->uuid);
-	concern(port ? port->host : host ? host->name : settings.host);
+	concern(port ? port->host : host ? host->name : host_of(ctx));
 }
 
 // The names of the columns: the table keeps them to itself, but not from its JSON.
@@ -164,7 +164,7 @@ int generic_run(struct context *ctx)
 	} else {
 		ctx->try_again = c.try_again;
 		if (command->syntax->mode == RW && !c.try_again)
-			remember(&c);
+			remember(ctx, &c);
 		if (c.table)
 			print_table(ctx, c.table);
 	}

@@ -12,9 +12,9 @@
 
 static int find_or_fail(struct context *ctx, const char *name, const struct weirrec_host **host)
 {
-	WEIRREC_HOST_FOR_EACH(*host, ctx->idl)
-	if (!strcmp((*host)->name, name))
-		return 0;
+	WEIRREC_HOST_FOR_EACH (*host, ctx->idl)
+		if (!strcmp((*host)->name, name))
+			return 0;
 	return fail(ctx, "there is no host %s", name);
 }
 
@@ -38,10 +38,10 @@ int host_del_run(struct context *ctx)
 	const struct weirrec_host *host;
 	const struct weirrec_port *port;
 
-	WEIRREC_PORT_FOR_EACH(port, ctx->idl)
-	if (!strcmp(port->host, name))
-		return fail(ctx, "host %s still has port %s; delete it first (port del %s --host %s)", name, port->name,
-			    port->name, name);
+	WEIRREC_PORT_FOR_EACH (port, ctx->idl)
+		if (!strcmp(port->host, name))
+			return fail(ctx, "host %s still has port %s; delete it first (port del %s --host %s)", name, port->name,
+				    port->name, name);
 	if (find_or_fail(ctx, name, &host)) {
 		if (!given_option(ctx->given, "if-exists"))
 			return -1;
@@ -60,9 +60,9 @@ static int config_row(struct context *ctx, const struct ovsdb_idl_row **row)
 	const struct weirrec_host *host;
 
 	*row = ctx->root ? &ctx->root->header_ : NULL;
-	if (!settings.host)
+	if (!host_of(ctx))
 		return 0;
-	if (find_or_fail(ctx, settings.host, &host))
+	if (find_or_fail(ctx, host_of(ctx), &host))
 		return -1;
 	*row = &host->header_;
 	return 0;
@@ -89,10 +89,10 @@ static int change(struct context *ctx, bool remove)
 	}
 	const struct weirrec_host *host;
 	// Each host says in its own row what it thinks of a setting.
-	WEIRREC_HOST_FOR_EACH(host, ctx->idl)
-	if (!settings.host || !strcmp(host->name, settings.host))
-		touch(&host->header_);
-	concern(settings.host);
+	WEIRREC_HOST_FOR_EACH (host, ctx->idl)
+		if (!host_of(ctx) || !strcmp(host->name, host_of(ctx)))
+			touch(&host->header_);
+	concern(host_of(ctx));
 	return 0;
 }
 

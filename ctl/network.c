@@ -13,9 +13,9 @@ const struct weirrec_network *network_find(const struct ovsdb_idl *idl, const ch
 {
 	const struct weirrec_network *network;
 
-	WEIRREC_NETWORK_FOR_EACH(network, idl)
-	if (!strcmp(network->name, name))
-		return network;
+	WEIRREC_NETWORK_FOR_EACH (network, idl)
+		if (!strcmp(network->name, name))
+			return network;
 	return NULL;
 }
 
@@ -47,7 +47,7 @@ int network_add_run(struct context *ctx)
 	}
 	if (column_set_given(ctx, &network->header_, 1))
 		return -1;
-	concern(settings.host);
+	concern(host_of(ctx));
 	touch(&network->header_);
 	return 0;
 }
@@ -63,8 +63,36 @@ int network_set_run(struct context *ctx)
 		return fail(ctx, "network %s: what should be set? COLUMN=VALUE, or an option of network add", name);
 	if (column_set_given(ctx, &network->header_, 1))
 		return -1;
-	concern(settings.host);
+	concern(host_of(ctx));
 	touch(&network->header_);
+	return 0;
+}
+
+static bool has_trunk(const struct weirrec_port *port, const struct weirrec_network *network)
+{
+	for (size_t i = 0; i < port->n_trunks; i++)
+		if (port->trunks[i] == network)
+			return true;
+	return false;
+}
+
+// Says which port keeps the network, always the same of several.
+static int check_unused(struct context *ctx, const struct weirrec_network *network)
+{
+	const struct weirrec_port *port, *in = NULL, *on_trunk = NULL;
+
+	WEIRREC_PORT_FOR_EACH (port, ctx->idl) {
+		if (port->network == network && (!in || strverscmp(port->name, in->name) < 0))
+			in = port;
+		if (has_trunk(port, network) && (!on_trunk || strverscmp(port->name, on_trunk->name) < 0))
+			on_trunk = port;
+	}
+	if (in)
+		return fail(ctx, "network %s still has port %s; delete it first, or move it (port set %s network=...)",
+			    network->name, in->name, in->name);
+	if (on_trunk)
+		return fail(ctx, "network %s is still on the trunk of port %s (port set %s trunks-=%s)", network->name,
+			    on_trunk->name, on_trunk->name, network->name);
 	return 0;
 }
 
@@ -72,29 +100,20 @@ int network_del_run(struct context *ctx)
 {
 	const char *name = ctx->given->args[0];
 	const struct weirrec_network *network = network_find(ctx->idl, name);
-	const struct weirrec_port *port;
 	const struct weirrec_fdb *fdb;
 
 	if (!network && given_option(ctx->given, "if-exists"))
 		return 0;
 	if (!network)
 		return fail(ctx, "there is no network %s", name);
-	WEIRREC_PORT_FOR_EACH(port, ctx->idl)
-	{
-		if (port->network == network)
-			return fail(ctx, "network %s still has port %s; delete it first, or move it (port set %s network=...)",
-				    name, port->name, port->name);
-		for (size_t i = 0; i < port->n_trunks; i++)
-			if (port->trunks[i] == network)
-				return fail(ctx, "network %s is still on the trunk of port %s (port set %s trunks-=%s)", name,
-					    port->name, port->name, name);
-	}
+	if (check_unused(ctx, network))
+		return -1;
 	// Static entries are nothing without their network, and would keep it.
-	WEIRREC_FDB_FOR_EACH_SAFE(fdb, ctx->idl)
-	if (fdb->network == network)
-		weirrec_fdb_delete(fdb);
+	WEIRREC_FDB_FOR_EACH_SAFE (fdb, ctx->idl)
+		if (fdb->network == network)
+			weirrec_fdb_delete(fdb);
 	weirrec_network_delete(network);
-	concern(settings.host);
+	concern(host_of(ctx));
 	return 0;
 }
 

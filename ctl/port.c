@@ -2,8 +2,9 @@
 #include "nouns.h"
 
 #include "column.h"
-#include "listing.h"
+#include "svec.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define PORT (&weirrec_table_classes[WEIRREC_TABLE_PORT])
@@ -11,17 +12,17 @@
 // A port's name is unique on its host only. Without --host, the name has to be enough.
 int port_find(struct context *ctx, const char *name, const struct weirrec_port **found)
 {
+	const char *wanted = host_of(ctx);
 	const struct weirrec_port *port;
 
 	*found = NULL;
-	WEIRREC_PORT_FOR_EACH(port, ctx->idl)
-	{
+	WEIRREC_PORT_FOR_EACH (port, ctx->idl) {
 		if (strcmp(port->name, name))
 			continue;
-		if (settings.host && port->host[0] && strcmp(port->host, settings.host))
+		if (wanted && port->host[0] && strcmp(port->host, wanted))
 			continue;
 		// A port of this very host is meant before one of all hosts.
-		if (*found && settings.host && strcmp(port->host, (*found)->host)) {
+		if (*found && wanted && strcmp(port->host, (*found)->host)) {
 			*found = port->host[0] ? port : *found;
 			continue;
 		}
@@ -40,33 +41,32 @@ static int find_or_fail(struct context *ctx, const char *name, const struct weir
 		return -1;
 	if (*port)
 		return 0;
-	if (settings.host)
-		return fail(ctx, "there is no port %s on host %s", name, settings.host);
+	if (host_of(ctx))
+		return fail(ctx, "there is no port %s on host %s", name, host_of(ctx));
 	return fail(ctx, "there is no port %s", name);
 }
 
 // The `host` of a new port. With one switch on the database its ports need no host; with several, one has to be said.
 static int choose_host(struct context *ctx, const char *name, const char **host)
 {
+	const char *wanted = host_of(ctx);
 	const struct weirrec_host *row;
-	struct ds known = DS_EMPTY_INITIALIZER;
-	bool found = false;
-	size_t n = 0;
-
-	*host = settings.host ? settings.host : "";
-	WEIRREC_HOST_FOR_EACH(row, ctx->idl)
-	{
-		ds_put_format(&known, "%s%s", n++ ? ", " : "", row->name);
-		found |= settings.host && !strcmp(row->name, settings.host);
-	}
+	struct svec hosts = SVEC_EMPTY_INITIALIZER;
 	int status = 0;
-	if (!settings.host && n > 1)
-		status = fail(ctx, "port %s: on which host? Say --host NAME, one of: %s", name, ds_cstr(&known));
+
+	*host = wanted ? wanted : "";
+	WEIRREC_HOST_FOR_EACH (row, ctx->idl)
+		svec_add(&hosts, row->name);
+	svec_sort(&hosts);
+	char *known = svec_join(&hosts, ", ", "");
+	if (!wanted && hosts.n > 1)
+		status = fail(ctx, "port %s: on which host? Say --host NAME, one of: %s", name, known);
 	// Most likely a typing error; a host that is yet to come is told with --no-wait.
-	else if (settings.host && n && !found && !settings.no_wait)
+	else if (wanted && hosts.n && !svec_contains(&hosts, wanted) && !settings.no_wait)
 		status = fail(ctx, "port %s: there is no host %s, but: %s (with --no-wait the port is kept for one to come)",
-			      name, settings.host, ds_cstr(&known));
-	ds_destroy(&known);
+			      name, wanted, known);
+	free(known);
+	svec_destroy(&hosts);
 	return status;
 }
 
@@ -157,19 +157,19 @@ int port_del_run(struct context *ctx)
 	} else if (find_or_fail(ctx, name, &port)) {
 		return -1;
 	}
-	WEIRREC_FDB_FOR_EACH_SAFE(fdb, ctx->idl)
-	if (fdb->port == port)
-		weirrec_fdb_delete(fdb);
+	WEIRREC_FDB_FOR_EACH_SAFE (fdb, ctx->idl)
+		if (fdb->port == port)
+			weirrec_fdb_delete(fdb);
 	concern(port->host);
 	weirrec_port_delete(port);
 	return 0;
 }
 
-static bool of_wanted_host(const struct ovsdb_idl_row *row)
+static bool of_host(const struct ovsdb_idl_row *row, const char *host)
 {
 	const struct weirrec_port *port = weirrec_port_get_for_uuid(row->table->idl, &row->uuid);
 
-	return !settings.host || !port->host[0] || !strcmp(port->host, settings.host);
+	return !host || !port->host[0] || !strcmp(port->host, host);
 }
 
 int port_list_run(struct context *ctx)
@@ -178,12 +178,12 @@ int port_list_run(struct context *ctx)
 	bool hosts = false;
 
 	// The column says something only where there is more than one switch.
-	WEIRREC_PORT_FOR_EACH(port, ctx->idl)
-	hosts |= port->host[0] != '\0';
+	WEIRREC_PORT_FOR_EACH (port, ctx->idl)
+		hosts |= port->host[0] != '\0';
 	return rows_list(ctx, PORT,
 			 hosts || settings.json ? "name,host,type,network,vlan_mode,link_state,mtu,problem"
 						: "name,type,network,vlan_mode,link_state,mtu,problem",
-			 of_wanted_host);
+			 of_host);
 }
 
 int port_show_run(struct context *ctx)

@@ -31,15 +31,15 @@ static int compare(const void *a_, const void *b_)
 	return strverscmp(a->name, b->name);
 }
 
-static struct named_row *sorted(const struct ovsdb_idl *idl, const struct ovsdb_idl_table_class *table,
-				bool (*keep)(const struct ovsdb_idl_row *), size_t *n)
+static struct named_row *sorted(const struct context *ctx, const struct ovsdb_idl_table_class *table,
+				bool (*keep)(const struct ovsdb_idl_row *, const char *host), size_t *n)
 {
 	struct named_row *list = NULL;
 	size_t room = 0;
 
 	*n = 0;
-	for (const struct ovsdb_idl_row *row = ovsdb_idl_first_row(idl, table); row; row = ovsdb_idl_next_row(row)) {
-		if (keep && !keep(row))
+	for (const struct ovsdb_idl_row *row = ovsdb_idl_first_row(ctx->idl, table); row; row = ovsdb_idl_next_row(row)) {
+		if (keep && !keep(row, host_of(ctx)))
 			continue;
 		if (*n == room)
 			list = x2nrealloc(list, &room, sizeof(*list));
@@ -98,7 +98,7 @@ static int add_columns(struct context *ctx, const struct ovsdb_idl_table_class *
 }
 
 int rows_list(struct context *ctx, const struct ovsdb_idl_table_class *table, const char *columns_text,
-	      bool (*keep)(const struct ovsdb_idl_row *))
+	      bool (*keep)(const struct ovsdb_idl_row *, const char *host))
 {
 	const char *wanted = given_option(ctx->given, "columns");
 	char *names = xstrdup(wanted ? wanted : columns_text);
@@ -110,7 +110,7 @@ int rows_list(struct context *ctx, const struct ovsdb_idl_table_class *table, co
 	if (!status && !n_columns)
 		status = fail(ctx, "--columns needs at least one column");
 	if (!status) {
-		struct named_row *list = sorted(ctx->idl, table, keep, &n);
+		struct named_row *list = sorted(ctx, table, keep, &n);
 		for (size_t i = 0; i < n; i++) {
 			listing_row(l);
 			for (size_t k = 0; k < n_columns; k++) {

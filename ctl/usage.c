@@ -5,6 +5,7 @@
 #include "util.h"
 #include "weir-idl.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,9 +23,9 @@ static const struct {
 	enum command_kind kind;
 	const char *title;
 } sections[] = {
-	{DATABASE, "Configuration (changes the database, several commands with -- between in one transaction)"},
+	{DATABASE, "Configuration"},
 	{CONTROL, "The running switch"},
-	{GENERIC, "The database itself, any table"},
+	{GENERIC, "The database, any table"},
 };
 
 static void print_options(const struct option_desc *o)
@@ -47,7 +48,8 @@ static void print_command(const struct command *c)
 void usage_all(void)
 {
 	printf("weirctl: configure the virtual switch Weir, and ask it\n"
-	       "usage: weirctl [OPTION]... NOUN [VERB] [ARGUMENT]... [-- NOUN ...]\n");
+	       "usage: weirctl [OPTION]... NOUN [VERB] [ARGUMENT]... [-- NOUN ...]\n"
+	       "Commands with -- between them are one transaction.\n");
 	for (size_t i = 0; i < ARRAY_SIZE(sections); i++) {
 		printf("\n%s:\n", sections[i].title);
 		for (const struct command *c = commands; c->noun; c++)
@@ -91,16 +93,56 @@ void usage_for_completion(void)
 		printf("\t\t\t--%s%s\n", o->name, o->arg ? "=" : "");
 }
 
+// A help text as a sentence.
+static void mdoc_sentence(const char *help, const char *more)
+{
+	size_t n = strlen(help);
+
+	printf("%c%s%s%s\n", toupper((unsigned char)help[0]), help + 1, more, n && help[n - 1] == '.' ? "" : ".");
+}
+
 static void mdoc_options(const struct option_desc *o)
 {
 	for (; o->name; o++) {
 		printf(".It Fl -%s", o->name);
 		if (o->arg)
 			printf(" Ar %s", o->arg);
-		printf("\n%s%s.\n", o->help, o->many ? " (any number)" : "");
+		putchar('\n');
+		mdoc_sentence(o->help, o->many ? " (any number)" : "");
 		if (o->column)
-			printf("Column\n.Li %s%s%s .\n", o->column, o->value ? "=" : "", o->value ? o->value : "");
+			printf("Sets\n.Li %s%s%s .\n", o->column, o->value ? "=" : "", o->value ? o->value : "");
 	}
+}
+
+// The first command that has these options; the others refer to it.
+static const struct command *first_with(const struct option_desc *options)
+{
+	for (const struct command *c = commands; c->noun; c++)
+		for (size_t k = 0; k < ARRAY_SIZE(c->options); k++)
+			if (c->options[k] == options)
+				return c;
+	return NULL;
+}
+
+static void mdoc_command(const struct command *c)
+{
+	char *name = command_name(c);
+
+	printf(".It Cm %s%s%s\n", name, c->args[0] ? " Ar " : "", c->args);
+	mdoc_sentence(c->help, "");
+	free(name);
+	if (!c->options[0])
+		return;
+	if (c->kind == DATABASE && c->options[0][0].column && first_with(c->options[0]) != c) {
+		name = command_name(first_with(c->options[0]));
+		printf("It has the options of\n.Cm %s\nthat set columns.\n", name);
+		free(name);
+		return;
+	}
+	printf(".Bl -tag -width Ds -compact\n");
+	for (size_t k = 0; k < ARRAY_SIZE(c->options) && c->options[k]; k++)
+		mdoc_options(c->options[k]);
+	printf(".El\n");
 }
 
 void usage_mdoc(void)
@@ -110,19 +152,9 @@ void usage_mdoc(void)
 	printf(".El\n");
 	for (size_t i = 0; i < ARRAY_SIZE(sections); i++) {
 		printf(".Ss %s\n.Bl -tag -width Ds\n", sections[i].title);
-		for (const struct command *c = commands; c->noun; c++) {
-			if (c->kind != sections[i].kind)
-				continue;
-			char *name = command_name(c);
-			printf(".It Cm %s%s%s\n%s.\n", name, c->args[0] ? " Ar " : "", c->args, c->help);
-			free(name);
-			if (c->options[0]) {
-				printf(".Bl -tag -width Ds -compact\n");
-				for (size_t k = 0; k < ARRAY_SIZE(c->options) && c->options[k]; k++)
-					mdoc_options(c->options[k]);
-				printf(".El\n");
-			}
-		}
+		for (const struct command *c = commands; c->noun; c++)
+			if (c->kind == sections[i].kind)
+				mdoc_command(c);
 		printf(".El\n");
 	}
 }

@@ -1,0 +1,109 @@
+# bash completion for weirctl(8). What there is comes from weirctl itself, names from the database.
+
+# The names of the noun's rows in the database that the line is about. Uses `words` of _weirctl().
+_weirctl_names() {
+	local i connection=()
+	for ((i = 1; i < ${#words[@]} - 1; i++)); do
+		case ${words[i]} in
+		--db | --host) connection+=("${words[i]}" "${words[i + 1]}") ;;
+		--db=* | --host=*) connection+=("${words[i]}") ;;
+		esac
+	done
+	"$program" --timeout 1 "${connection[@]}" --names "$1" 2>/dev/null
+}
+
+_weirctl() {
+	local program=${COMP_WORDS[0]} words=() said=() list=() table cur prev='' noun verb i raw glue='' skip=''
+	# bash cuts words up at : and =. Together again, unless there is a space before the cursor.
+	for ((i = 0; i <= COMP_CWORD; i++)); do
+		raw=${COMP_WORDS[i]}
+		if ((i == COMP_CWORD)) && [[ -z $raw && ${COMP_LINE:0:COMP_POINT} == *[[:space:]] ]]; then
+			words+=("")
+		elif ((${#words[@]})) && [[ $glue || $raw == [:=]* ]]; then
+			words[${#words[@]} - 1]+=$raw
+		else
+			words+=("$raw")
+		fi
+		[[ $raw == *[:=] ]] && glue=1 || glue=
+	done
+	cur=${words[${#words[@]} - 1]}
+	if [[ $cur == --*=* ]]; then
+		prev=${cur%%=*} cur=${cur#*=}
+	elif ((${#words[@]} > 1)); then
+		prev=${words[${#words[@]} - 2]}
+	fi
+
+	# NOUN, VERB, arguments and options with tabs between, a line for each command.
+	table=$("$program" --commands 2>/dev/null) || return 0
+	# The words of the last command, without options and their values.
+	for ((i = 1; i < ${#words[@]} - 1; i++)); do
+		if [[ $skip ]]; then
+			skip=
+		elif [[ ${words[i]} == -- ]]; then
+			said=()
+		elif [[ ${words[i]} == -f ]]; then
+			skip=1
+		elif [[ ${words[i]} == --* ]]; then
+			[[ ${words[i]} != *=* ]] && grep -q -e "${words[i]}=" <<<"$table" && skip=1
+		elif [[ ${words[i]} != -* ]]; then
+			said+=("${words[i]}")
+		fi
+	done
+	noun=${said[0]-} verb=${said[1]-}
+
+	case $prev in
+	--network | --trunks) list=($(_weirctl_names network)) ;;
+	--port) list=($(_weirctl_names port)) ;;
+	--host) list=($(_weirctl_names host)) ;;
+	--names) list=(port network host) ;;
+	-f | --format) list=(table json) ;;
+	--type) list=(vhost-user tap kernel dpdk) ;;
+	--mode) list=(client server) ;;
+	--vlan-mode) list=(access trunk native-tagged native-untagged dot1q-tunnel) ;;
+	--unknown-unicast) list=(flood drop) ;;
+	--iface) list=($(command ls /sys/class/net)) ;;
+	--path | --ctl)
+		COMPREPLY=($(compgen -f -- "$cur"))
+		return 0
+		;;
+	esac
+	if ((${#list[@]})); then
+		:
+	elif [[ $cur == -* ]]; then
+		list=($(awk -F '\t' -v n="$noun" -v v="$verb" '
+			$1 == "" || ($1 == n && ($2 == v || $2 == "")) { print $4 }
+			$1 != "" && $1 == n && ($2 == v || $2 == "") {
+				while (match($3, /--[a-z-]+/)) {
+					print substr($3, RSTART, RLENGTH)
+					$3 = substr($3, RSTART + RLENGTH)
+				}
+			}' <<<"$table"))
+	elif [[ -z $noun ]]; then
+		list=($(awk -F '\t' '$1 != "" && !seen[$1]++ { print $1 }' <<<"$table"))
+	elif [[ -z $verb ]] && awk -F '\t' -v n="$noun" '$1 == n && $2 != "" { f = 1 } END { exit !f }' <<<"$table"; then
+		list=($(awk -F '\t' -v n="$noun" '$1 == n && $2 != "" { print $2 }' <<<"$table"))
+	else
+		case $noun/$verb/${#said[@]} in
+		port/del/2 | port/set/2 | port/show/2) list=($(_weirctl_names port)) ;;
+		network/del/2 | network/set/2 | network/show/2 | fdb/*/2) list=($(_weirctl_names network)) ;;
+		host/del/2 | host/show/2) list=($(_weirctl_names host)) ;;
+		fdb/add/4) list=($(_weirctl_names port)) ;;
+		port/set/* | port/add/[3-9]*) list=($("$program" --columns | awk '$1 == "Port" { print $2 "=" }')) ;;
+		network/set/* | network/add/[3-9]*) list=($("$program" --columns | awk '$1 == "Network" { print $2 "=" }')) ;;
+		list//1 | find//1 | get//1 | set//1 | add//1 | remove//1 | clear//1 | create//1 | destroy//1 | wait-until//1)
+			list=($("$program" --columns | cut -f1 | sort -u))
+			;;
+		list/*/2 | get/*/2 | set/*/2 | add/*/2 | remove/*/2 | clear/*/2 | destroy/*/2 | wait-until/*/2)
+			list=($(_weirctl_names "$verb"))
+			;;
+		esac
+	fi
+	COMPREPLY=($(compgen -W "${list[*]}" -- "$cur"))
+	# What is to be typed next belongs to the same word.
+	if [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]]; then
+		compopt -o nospace 2>/dev/null
+	fi
+	return 0
+}
+
+complete -F _weirctl weirctl
