@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -333,22 +334,53 @@ def test_write_back(server, dump):
     assert dump.poll().configs == configs
 
 
-def test_statistics_are_bounded(server, dump):
+class Monitor:
+    """Counts the updates of a column that the server sends."""
+
+    def __init__(self, server, table, column):
+        self.process = subprocess.Popen(["ovsdb-client", "--format=json", "monitor", server.remote, "Weir", table, column],
+                                        stdout=subprocess.PIPE, text=True)
+        assert json.loads(self.process.stdout.readline())["data"]
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait()
+
+    def updates(self):
+        self.stop()
+        return [line for line in self.process.stdout.read().splitlines() if '"new"' in line]
+
+
+def test_statistics_are_bounded(things, server, dump):
     """Of many updates only those at the interval go out."""
     applied(server, dump, a_port("vm1", host="h1"))
-    monitor = subprocess.Popen(["ovsdb-client", "--format=json", "monitor", server.remote, "Weir", "Port", "statistics"],
-                               stdout=subprocess.PIPE, text=True)
-    try:
-        assert json.loads(monitor.stdout.readline())["data"]
-        dump.say("interval 1000")
-        for i in range(200):
-            dump.say(f"stats vm1 n={i}")
-            dump.say(f"port vm1 {'up' if i % 2 else 'down'} -")  # other transactions go meanwhile
-        wait_for(lambda: server.row("Port", "vm1")["statistics"] == {"n": 199}, "the last statistics")
-    finally:
-        monitor.terminate()
-    updates = [line for line in monitor.stdout.read().splitlines() if '"new"' in line]
-    assert len(updates) <= 3, updates
+    monitor = things(Monitor, server, "Port", "statistics")
+    dump.say("interval 1500")
+    for i in range(20):
+        dump.say(f"stats vm1 n={i}")
+        dump.say(f"port vm1 up - n={i}")  # goes out at once, in a transaction that must leave the statistics alone
+        wait_for(lambda: server.row("Port", "vm1")["status"] == {"n": str(i)}, "the status")
+    wait_for(lambda: server.row("Port", "vm1")["statistics"] == {"n": 19}, "the last statistics")
+    updates = monitor.updates()
+    assert 1 <= len(updates) <= 4, updates
+
+
+def test_status_is_bounded(things, server):
+    """A port whose status changes all the time is written at most every 20 ms."""
+    path = str(things.folder / "control.sock")
+    dump = dump_of(things, server, control=path)
+    dump.in_order()
+    applied(server, dump, a_port("vm1", host="h1"))
+    monitor = things(Monitor, server, "Port", "status")
+    begin = time.monotonic()
+    for i in range(100):
+        dump.say(f"port vm1 up - n={i}")
+        assert appctl(path, "echo").returncode == 0  # the switch has been through its loop
+    wait_for(lambda: server.row("Port", "vm1")["status"] == {"n": "99"}, "the last status")
+    limit = (time.monotonic() - begin) / 0.02 + 2
+    updates = monitor.updates()
+    assert 2 <= len(updates) <= limit, (len(updates), limit)
 
 
 def test_host_row_comes_back(server, dump):
