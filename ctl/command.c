@@ -144,6 +144,12 @@ static void apply_global(const struct option_desc *o, const char *value)
 	} else if (!strcmp(o->name, "ctl")) {
 		free(settings.ctl);
 		settings.ctl = xstrdup(value);
+	} else if (!strcmp(o->name, "private-key")) {
+		settings.private_key = value;
+	} else if (!strcmp(o->name, "certificate")) {
+		settings.certificate = value;
+	} else if (!strcmp(o->name, "ca-cert")) {
+		settings.ca_cert = value;
 	} else if (!strcmp(o->name, "host")) {
 		*host = value;
 	} else if (!strcmp(o->name, "format")) {

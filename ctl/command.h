@@ -12,10 +12,11 @@ struct context;
 
 // What the global options and the environment say. Read-only once main() has parsed the command line.
 struct settings {
-	char *db;          // OVSDB remotes, comma separated
-	char *ctl;         // path of the control socket
-	const char *host;  // NULL: not said
-	const char *names; // noun of which only the names are wanted; NULL: none
+	char *db;                                        // OVSDB remotes, comma separated
+	char *ctl;                                       // path of the control socket
+	const char *private_key, *certificate, *ca_cert; // files, for ssl: remotes; NULL: not said
+	const char *host;                                // --host before the first noun; NULL: not said
+	const char *names;                               // noun of which only the names are wanted; NULL: none
 	bool json;
 	bool no_wait;
 	unsigned timeout; // seconds; 0: for ever

@@ -6,6 +6,9 @@
 
 const struct option_desc global_options[] = {
 	{"db", "REMOTE", "the database: unix:PATH, tcp:IP:PORT or ssl:IP:PORT, or several with commas between"},
+	{"private-key", "FILE", "for ssl: remotes, the key that belongs to --certificate"},
+	{"certificate", "FILE", "for ssl: remotes, who this client is"},
+	{"ca-cert", "FILE", "for ssl: remotes, who vouches for the database server"},
 	{"ctl", "PATH", "the control socket of the switch"},
 	{"host", "NAME", "the switch that is meant, where the database has several"},
 	{"format", "table|json", "how to print (also -f)"},
@@ -220,7 +223,7 @@ const struct command commands[] = {
 	 {if_exists},
 	 host_del_run,
 	 .writes = true,
-	 .help = "forget a switch that is no more"},
+	 .help = "forget a switch that is no more, so that changes no longer wait for it"},
 	{"config",
 	 "set",
 	 "KEY=VALUE...",

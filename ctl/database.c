@@ -8,6 +8,7 @@
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/shash.h"
 #include "ovsdb-data.h"
+#include "stream-ssl.h"
 #include "timeval.h"
 
 #include <errno.h>
@@ -122,6 +123,23 @@ static char *absolute_remotes(const char *remotes)
 	return ds_steal_cstr(&s);
 }
 
+static void read_certificates(void)
+{
+	const char *const files[] = {settings.private_key, settings.certificate, settings.ca_cert};
+
+	if (!strstr(settings.db, "ssl:"))
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		if (!files[i])
+			die("%s needs --private-key, --certificate and --ca-cert", settings.db);
+		if (access(files[i], R_OK))
+			die("%s: %s", files[i], ovs_strerror(errno));
+	}
+	stream_ssl_set_private_key_file(settings.private_key);
+	stream_ssl_set_certificate_file(settings.certificate);
+	stream_ssl_set_ca_cert_file(settings.ca_cert, false);
+}
+
 static struct ovsdb_idl *connect_idl(bool statistics)
 {
 	struct ovsdb_idl *idl = ovsdb_idl_create_unconnected(&weirrec_idl_class, true);
@@ -131,6 +149,7 @@ static struct ovsdb_idl *connect_idl(bool statistics)
 		ovsdb_idl_omit(idl, &weirrec_port_col_statistics);
 		ovsdb_idl_omit(idl, &weirrec_host_col_statistics);
 	}
+	read_certificates();
 	char *remotes = absolute_remotes(settings.db);
 	ovsdb_idl_set_remote(idl, remotes, false);
 	free(remotes);

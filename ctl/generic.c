@@ -45,6 +45,7 @@ void *generic_parse(const struct given *g)
 	if (error)
 		die("%s", error);
 	ds_init(&command->output);
+	command->table = NULL;
 	return command;
 }
 

@@ -530,6 +530,30 @@ def test_several_remotes(weir):
     assert weir.server.row("Network", "blue")
 
 
+def test_ssl(weir):
+    folder = weir.folder
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca-key.pem", "-out", "ca.pem", "-days", "2", "-subj", "/CN=authority")
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=operator")
+    openssl("x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2", "-out", "cert.pem")
+    server = weir.keep(Server(folder, "secure", options=["--remote=pssl:0:127.0.0.1", f"--private-key={folder}/key.pem",
+                                                         f"--certificate={folder}/cert.pem", f"--ca-cert={folder}/ca.pem"]))
+    sockets = subprocess.run(["ss", "-Htlnp"], capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in sockets.splitlines() if f"pid={server.process.pid}," in line]
+    remote = "ssl:127.0.0.1:" + line.split()[3].rsplit(":", 1)[1]
+    keys = [f"--private-key={folder}/key.pem", "--certificate", f"{folder}/cert.pem"]
+    weir("--db", remote, *keys, "--ca-cert", f"{folder}/ca.pem", "--no-wait", "network", "add", "blue")
+    assert server.row("Network", "blue")
+    assert weir.refuses("--db", remote, *keys, "network", "list") == f"{remote} needs --private-key, --certificate and --ca-cert"
+    assert weir.refuses("--db", remote, *keys, "--ca-cert", "/nowhere/ca", "network", "list") == "/nowhere/ca: No such file or directory"
+    # Certificates of another authority
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "other-key.pem", "-out", "other.pem", "-days", "2", "-subj", "/CN=other")
+    assert weir.refuses("--db", remote, *keys, "--ca-cert", f"{folder}/other.pem", "network", "list").startswith("no database answers at ssl:")
+
+
 # --- generic commands
 
 def test_generic(up):
