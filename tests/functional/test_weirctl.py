@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+from xml.etree import ElementTree
 
 import pytest
 
@@ -226,6 +227,21 @@ def test_port(up):
     up("port", "del", "vm1")
     assert not up.server.row("Port", "vm1") and not up.dump.poll().port("vm1")
     up("--if-exists", "port", "del", "vm1")
+
+
+def test_defaults(weir):
+    """Lists show people what an empty column means, as the reference has it, and programs that it is empty."""
+    weir("--no-wait", "network", "add", "blue", "--", "port", "add", "vm1", "--network", "blue")
+    reference = ElementTree.parse(ROOT / "vswitch/weir.xml").getroot()
+    columns = {"network": "mtu,learning,ageing,mac_limit,unknown_unicast", "port": "type,vlan_mode,enabled"}
+    for noun, names in columns.items():
+        (row,) = weir.json(noun, "list", "--columns", names)
+        assert set(row.values()) == {None}
+        shown = weir(noun, "list", "--columns", names).splitlines()[1].split()
+        for name, value in zip(names.split(","), shown, strict=True):
+            text = "".join(reference.find(f"table[@name='{noun.capitalize()}']/column[@name='{name}']").itertext())
+            value = {"yes": "true"}.get(value, value)
+            assert f"Default: {value}" in text or re.search(rf"\b{value}(</code>)?, the\s+default\b", text), f"{name}: {value}: {text}"
 
 
 def test_may_exist(up):
