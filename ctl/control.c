@@ -13,12 +13,35 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 static struct jsonrpc *connection;
+static int interrupt_fd = -1;
+
+void control_interrupted_by(int fd)
+{
+	interrupt_fd = fd;
+}
+
+// Ctrl-C while the switch hangs. A call that goes well is given the time to do so.
+static void give_up_if_interrupted(long long started)
+{
+	struct pollfd p = {.fd = interrupt_fd, .events = POLLIN};
+
+	if (interrupt_fd < 0)
+		return;
+	if (time_msec() < started + 1000) {
+		poll_timer_wait_until(started + 1000);
+		return;
+	}
+	if (poll(&p, 1, 0) > 0)
+		die("the switch at %s does not answer", settings.ctl);
+	poll_fd_wait(interrupt_fd, POLLIN);
+}
 
 static _Noreturn void die_no_switch(int error)
 {
@@ -49,7 +72,8 @@ static struct jsonrpc_msg *request(const char *method, int argc, const char *con
 
 bool control_call(const char *method, int argc, const char *const argv[], char **text)
 {
-	long long deadline = settings.timeout ? time_msec() + settings.timeout * 1000LL : LLONG_MAX;
+	long long started = time_msec();
+	long long deadline = settings.timeout ? started + settings.timeout * 1000LL : LLONG_MAX;
 	struct jsonrpc_msg *reply = NULL;
 	int error;
 
@@ -63,6 +87,7 @@ bool control_call(const char *method, int argc, const char *const argv[], char *
 		if (time_msec() >= deadline)
 			die("the switch at %s does not answer within %u s", settings.ctl, settings.timeout);
 		error = 0;
+		give_up_if_interrupted(started);
 		jsonrpc_wait(connection);
 		jsonrpc_recv_wait(connection);
 		poll_timer_wait_until(deadline);

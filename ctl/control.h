@@ -12,6 +12,9 @@ int control_run(const struct given *);
 // sentence if there is no switch, or no answer within --timeout. The caller frees *text.
 bool control_call(const char *method, int argc, const char *const argv[], char **text);
 
+// When this becomes readable, a call that hangs is given up.
+void control_interrupted_by(int fd);
+
 // trace.c: the answer comes as long as the user (or --count) wants.
 int trace_run(const struct given *);
 

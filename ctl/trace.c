@@ -58,6 +58,7 @@ int trace_run(const struct given *g)
 	int argc = 0;
 	int fd = end_signals();
 
+	control_interrupted_by(fd);
 	if (settings.json)
 		argv[argc++] = "--json";
 	for (int i = 0; i < g->n_args; i++)

@@ -695,6 +695,21 @@ def test_trace_stops(weir, how):
     assert control.called("trace/stop") == [["8"]]
 
 
+def test_trace_of_a_switch_that_hangs(weir):
+    control = weir.control()
+    done = threading.Event()
+    control.answers.update({"trace/start": "8", "trace/read": lambda id_: done.wait(LIMIT) and None})
+    process = weir.start("trace")
+    try:
+        wait_for(lambda: control.called("trace/read"), "the first read")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT / 2) == 1
+        assert process.stderr.read() == f"weirctl: the switch at {control.path} does not answer\n"
+    finally:
+        done.set()
+        kill(process)
+
+
 def test_appctl(weir):
     """Both ends speak what Open vSwitch's tools speak."""
     weir.dump = Dump(weir.server.remote, "h1", control=str(weir.folder / "weir-vswitchd.ctl"), folder=weir.folder)
