@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from xml.etree import ElementTree
 
@@ -720,6 +721,44 @@ def test_appctl(weir):
     weir("log", "set", "ANY:file:dbg")
     appctl = subprocess.run(["ovs-appctl", "-t", weir.folder / "weir-vswitchd.ctl", "vlog/list"], capture_output=True, text=True)
     assert appctl.returncode == 0 and appctl.stdout == weir("log", "list")
+
+
+# --- with the switch itself
+
+@pytest.fixture(scope="module")
+def switch():
+    if not (BUILD / "vswitch/weir-vswitchd").exists():
+        pytest.skip("weir-vswitchd isn't built")
+    sys.path.append(str(ROOT / "integration"))
+    from lab import Switch
+    with Switch(build=BUILD) as s:
+        yield s
+
+
+def test_switch_knows_the_commands(switch):
+    known = {line.split()[0] for line in switch.unixctl("list-commands").splitlines() if line.startswith(" ")}
+    assert known >= {"fdb/list", "fdb/flush", "flow/list", "flow/flush", "worker/list", "worker/queues", "health", "drops", "explain",
+                     "trace/start", "trace/read", "trace/stop", "vlog/set", "vlog/list", "version"}
+
+
+def test_answers_of_the_switch(switch):
+    switch.weirctl("network", "add", "blue", "--", "port", "add", "tap1", "--type", "tap", "--network", "blue", "--address", MAC)
+    for words in (("fdb", "list"), ("flow", "list"), ("worker", "list"), ("worker", "queues"), ("health",), ("drops",)):
+        assert switch.weirctl(*words), words
+        switch.weirctl(*words, json=True)
+    assert MAC in switch.weirctl("fdb", "list", "blue")
+    switch.weirctl("fdb", "flush")
+    switch.weirctl("flow", "flush")
+    packet = f"eth_src={MAC},eth_dst=ff:ff:ff:ff:ff:ff,arp"
+    assert switch.weirctl("explain", "--port", "tap1", packet)
+    switch.weirctl("explain", "--port", "tap1", packet, json=True)
+    for words in (("explain", "--port", "nosuch", packet), ("trace", "--port", "nosuch"), ("fdb", "list", "nosuch")):
+        refused = switch.weirctl(*words, check=False)
+        assert refused.returncode == 1 and refused.stderr.startswith("weirctl: ") and refused.stderr.count("\n") == 1
+    failed = switch.weirctl("port", "add", "k1", "--type", "kernel", "--iface", "nosuch0", "--network", "blue", check=False)
+    assert failed.returncode == 1 and failed.stderr.startswith("weirctl: port k1: ")
+    assert [p["problem"] for p in switch.weirctl("port", "list", json=True) if p["name"] == "k1"] == [switch.row("Port", "k1")["error"]]
+    switch.weirctl("port", "del", "k1", "--", "port", "del", "tap1", "--", "network", "del", "blue")
 
 
 # --- help, and what is made from the table of commands
