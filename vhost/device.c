@@ -198,7 +198,7 @@ static int new_device(int vid)
 	pthread_mutex_lock(&p->dev_lock);
 	for (unsigned int q = 0; q < VHOST_MAX_QUEUES; q++) {
 		p->rxq[q] = (struct rx_queue){0};
-		p->stuck[q] = 0;
+		p->tx_state[q] = TX_UNTRIED;
 	}
 	pthread_mutex_lock(&p->lock);
 	p->running = true;

@@ -48,8 +48,16 @@ struct negotiation {
 };
 
 struct rx_queue {
-	uint8_t quiet; // kicks were switched off since the ring started; written by its worker, cleared by library threads
-	uint8_t seen;  // a packet was taken since the device started
+	uint8_t quiet;  // kicks were switched off since the ring started; written by its worker, cleared by library threads
+	uint8_t seen;   // a packet was taken since the device started
+	uint16_t kicks; // taken off the descriptor since the device started; stays at its maximum
+};
+
+// How the guest's receive ring has taken the last burst.
+enum tx_state {
+	TX_UNTRIED,
+	TX_TAKES,
+	TX_STUCK
 };
 
 struct vhost_port {
@@ -61,8 +69,8 @@ struct vhost_port {
 	uint64_t features; // negotiated; 0: no device
 	struct rx_queue rxq[VHOST_MAX_QUEUES];
 
-	// Written by workers when a guest's receive ring becomes full or has room again, which is rare.
-	alignas(RTE_CACHE_LINE_SIZE) uint8_t stuck[VHOST_MAX_QUEUES];
+	// enum tx_state; written by workers when a guest's receive ring becomes full or has room again, which is rare.
+	alignas(RTE_CACHE_LINE_SIZE) uint8_t tx_state[VHOST_MAX_QUEUES];
 	uint64_t rx_errors;
 
 	alignas(RTE_CACHE_LINE_SIZE) pthread_mutex_t mem_lock;

@@ -44,7 +44,7 @@ uint16_t vhost_rx(struct vhost_port *p, uint16_t q, struct rte_mempool *pool, st
 		silence(p, vid, q);
 	got = rte_vhost_dequeue_burst(vid, 2 * q + 1, pool, packets, n);
 	if (unlikely(got && !p->rxq[q].seen))
-		p->rxq[q].seen = 1;
+		__atomic_store_n(&p->rxq[q].seen, 1, __ATOMIC_RELAXED);
 	return got;
 }
 
@@ -52,6 +52,7 @@ uint16_t vhost_tx(struct vhost_port *p, uint16_t q, struct rte_mbuf **packets, u
 {
 	int vid = __atomic_load_n(&p->vid, __ATOMIC_ACQUIRE);
 	uint16_t done = 0;
+	uint8_t state;
 
 	if (unlikely(vid < 0 || !n || !(__atomic_load_n(&p->tx_on, __ATOMIC_RELAXED) >> q & 1)))
 		return 0;
@@ -64,8 +65,9 @@ uint16_t vhost_tx(struct vhost_port *p, uint16_t q, struct rte_mbuf **packets, u
 			break;
 	} while (done < n);
 	// Several workers may come here: the byte is written on a change only, so its line stays shared while all is well.
-	if (unlikely((done == 0) != p->stuck[q]))
-		__atomic_store_n(&p->stuck[q], done == 0, __ATOMIC_RELAXED);
+	state = done ? TX_TAKES : TX_STUCK;
+	if (unlikely(__atomic_load_n(&p->tx_state[q], __ATOMIC_RELAXED) != state))
+		__atomic_store_n(&p->tx_state[q], state, __ATOMIC_RELAXED);
 	return done;
 }
 
@@ -100,15 +102,19 @@ int queue_waiting(struct vhost_port *p, int vid, uint16_t ring)
 	return ring & 1 ? rte_vhost_rx_queue_count(vid, ring) != 0 : rte_vhost_avail_entries(vid, ring) != 0;
 }
 
-// The guest only ever adds to the kick's counter; without this the worker's wait would return at once for an old kick. The
-// descriptor came from the front-end and may be anything, so nothing here may block.
-static void drain(int fd)
+// Takes old kicks off the descriptor, as the worker's wait would return at once for them. The descriptor came from the
+// front-end and may be anything, so nothing here may block.
+static void drain(struct vhost_port *p, uint16_t q)
 {
-	uint64_t count;
+	uint64_t count = 0, kicks;
 	struct iovec to = {&count, sizeof(count)};
 
-	while (preadv2(fd, &to, 1, -1, RWF_NOWAIT) < 0 && errno == EINTR)
+	while (preadv2(p->kick[q], &to, 1, -1, RWF_NOWAIT) < 0 && errno == EINTR)
 		;
+	if (count && !p->rxq[q].seen) {
+		kicks = p->rxq[q].kicks + count;
+		__atomic_store_n(&p->rxq[q].kicks, RTE_MIN(kicks, (uint64_t)UINT16_MAX), __ATOMIC_RELAXED);
+	}
 }
 
 int vhost_rx_arm(struct vhost_port *p, uint16_t q, bool on)
@@ -122,7 +128,7 @@ int vhost_rx_arm(struct vhost_port *p, uint16_t q, bool on)
 		return rte_vhost_enable_guest_notification(vid, 2 * q + 1, 0) < 0 ? -EAGAIN : 0;
 	if (!(__atomic_load_n(&p->kick_on, __ATOMIC_RELAXED) >> q & 1))
 		return -ENOTSUP;
-	drain(p->kick[q]);
+	drain(p, q);
 	__atomic_store_n(&p->rxq[q].quiet, 1, __ATOMIC_RELAXED);
 	if (rte_vhost_enable_guest_notification(vid, 2 * q + 1, 1) < 0)
 		return -EAGAIN;

@@ -6,6 +6,7 @@ import random as dice
 import socket
 import stat
 import struct
+import subprocess
 import time
 
 import pytest
@@ -356,10 +357,27 @@ def test_close_while_traffic_flows(backend, tmp_path):
             assert backend.status(f"vm{i}")["connects"] == 1
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/net/tun"), reason="no TAP devices here")
+def test_kernel_behind_a_port(backend, sock):
+    """vguest --bridge-tap: what the kernel sends through the TAP comes to the backend, and its echo goes back."""
+    name = f"vg{os.getpid()}"
+    backend.open("vm1", sock)
+    with Guest(f"path={sock},server=1", bridge_tap=name) as guest:
+        guest.ready()
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88b5)) as kernel:
+            kernel.bind((name, 0x88b5))
+            kernel.settimeout(5)
+            for size in (60, 600, 1514):
+                kernel.send(frame(size=size))
+                assert kernel.recv(2000) == echoed(frame(size=size))
+
+
 class FrontEnd:
     """The other end of the protocol, message by message (QEMU's docs/interop/vhost-user.rst)."""
 
     def __init__(self, path):
+        self.fds = []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen(8)
@@ -385,18 +403,96 @@ class FrontEnd:
         self.connection = self.listener.accept()[0]
         self.connection.settimeout(5)
 
+    def share(self, memory, size):
+        """The guest's memory: one region, at 4 GB in the front-end."""
+        self.send(SET_MEM_TABLE, struct.pack("<IIQQQQ", 1, 0, 0, size, 1 << 32, 0), [memory])
+
+    def start(self, features, memory, size=1 << 20):
+        """As a driver that has set up two rings of 256 in zeroed memory and posted nothing. Returns the kick descriptors."""
+        self.send(SET_OWNER)
+        self.send(SET_FEATURES, features)
+        self.share(memory, size)
+        kicks = []
+        for ring in range(2):
+            base = (1 << 32) + ring * 0x4000
+            kicks.append(os.eventfd(0, os.EFD_NONBLOCK))
+            call = os.eventfd(0, os.EFD_NONBLOCK)
+            self.fds += [kicks[-1], call]
+            self.send(SET_VRING_NUM, struct.pack("<II", ring, 256))
+            self.send(SET_VRING_BASE, struct.pack("<II", ring, 1 << 15 if has(features, RING_PACKED) else 0))
+            self.send(SET_VRING_ADDR, struct.pack("<IIQQQQ", ring, 0, base, base + 0x2000, base + 0x1000, 0))
+            self.send(SET_VRING_CALL, ring, [call])
+            self.send(SET_VRING_KICK, ring, [kicks[-1]])
+        return kicks
+
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.connection.close()
         self.listener.close()
+        for fd in self.fds:
+            os.close(fd)
 
 
-GET_FEATURES, SET_FEATURES, SET_OWNER, SET_MEM_TABLE, GET_QUEUE_NUM = 1, 2, 3, 5, 17
+GET_FEATURES, SET_FEATURES, SET_OWNER, SET_MEM_TABLE, GET_QUEUE_NUM, SEND_RARP = 1, 2, 3, 5, 17, 19
+SET_VRING_NUM, SET_VRING_ADDR, SET_VRING_BASE, SET_VRING_KICK, SET_VRING_CALL = 8, 9, 10, 12, 13
 
 
-def test_guest_driver_not_ready(backend, sock):
+@pytest.fixture
+def memory():
+    fd = os.memfd_create("guest")
+    os.ftruncate(fd, 2 << 20)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+@pytest.mark.parametrize("asleep", [True, False])
+def test_memory_that_is_a_private_copy(backend, sock, memory, packed, asleep):
+    """What QEMU does with a file backend without share=on: the rings that are mapped stay empty whatever the guest does."""
+    backend.ask(f"sleep {'on' if asleep else 'off'}")
+    backend.open("vm1", sock, "packed")
+    with FrontEnd(sock) as front_end:
+        receive, transmit = front_end.start(1 << VERSION_1 | packed << RING_PACKED, memory)
+        backend.wait("vm1", running=True, rx_enabled=1, tx_enabled=1)
+        os.eventfd_write(transmit, 1)  # as QEMU does when the driver starts
+        time.sleep(0.1)
+        assert backend.problem("vm1") == ""
+        os.eventfd_write(transmit, 1)
+        wait_for(lambda: backend.problem("vm1").startswith("memory not shared: the front-end mapped a private copy"))
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+def test_rarp_wakes_the_worker(backend, sock, memory, packed):
+    """After a migration of a guest that can't announce itself the library injects a frame, without a kick."""
+    backend.open("vm1", sock, "packed")
+    with FrontEnd(sock) as front_end:
+        front_end.start(1 << VERSION_1 | packed << RING_PACKED, memory)
+        backend.wait("vm1", running=True)
+        time.sleep(0.1)
+        packets = backend.worker()["packets"]
+        front_end.send(SEND_RARP, MAC_A + b"\0\0")
+        wait_for(lambda: backend.worker()["packets"] == packets + 1, limit=0.8)
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+def test_memory_is_exchanged_under_the_worker(backend, sock, memory, packed):
+    """Memory hot-plug: the table of a running device is replaced while the worker looks at its rings."""
+    backend.open("vm1", sock, "packed")
+    with FrontEnd(sock) as front_end:
+        kicks = front_end.start(1 << VERSION_1 | packed << RING_PACKED, memory)
+        backend.wait("vm1", running=True)
+        loops = backend.worker()["loops"]
+        for i in range(3000):
+            front_end.share(memory, (2 - i % 2) << 20)
+            os.eventfd_write(kicks[1], 1)
+        assert front_end.get(GET_QUEUE_NUM) == 1  # all of them have been handled
+        assert backend.status("vm1")["running"]
+        assert backend.worker()["loops"] > loops
+
+
+def test_guest_driver_not_ready(backend, sock, memory):
     backend.open("vm1", sock, "queues=3")
     with FrontEnd(sock) as front_end:
         front_end.send(SET_OWNER)
@@ -408,10 +504,7 @@ def test_guest_driver_not_ready(backend, sock):
         front_end.send(SET_FEATURES, offered & ~(1 << RING_PACKED))
         wait_for(lambda: backend.problem("vm1").startswith("guest driver not ready: features are agreed"))
         wait_for(lambda: backend.problem("vm1").startswith("memory not shared"))
-        memory = os.memfd_create("guest")
-        os.ftruncate(memory, 1 << 20)
-        front_end.send(SET_MEM_TABLE, struct.pack("<IIQQQQ", 1, 0, 0, 1 << 20, 1 << 32, 0), [memory])
-        os.close(memory)
+        front_end.share(memory, 1 << 20)
         wait_for(lambda: backend.problem("vm1").startswith("guest driver not ready: its queues are not set up"))
 
 
