@@ -59,7 +59,7 @@ struct flow_key {
 			uint8_t src[16], dst[16];
 		} v6; // 64 bytes: the key of IPv6
 	};
-};
+} __attribute__((aligned(8))); // it is read by words
 static_assert(sizeof(struct flow_key) == 64, "a key is one cache line");
 
 #define KEY_LEN_L2 24
