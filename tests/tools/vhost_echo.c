@@ -35,7 +35,7 @@
 
 #include "vhost.h"
 
-#define PORTS 64
+#define PORTS 1024
 #define BURST 32
 #define IDLE_ROUNDS 20 // of 50 us each, before the worker sleeps
 
