@@ -31,6 +31,19 @@ void count_publish(struct port_counts *pc)
 	__atomic_store_n(&pc->version, version + 2, __ATOMIC_RELEASE);
 }
 
+void count_fold(struct port_counts *to, const struct port_counts *from)
+{
+	uint32_t version = to->version;
+
+	__atomic_store_n(&to->version, version + 1, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	for (unsigned i = 0; i < COUNT_N; i++)
+		__atomic_store_n(&to->counts.c[i], to->counts.c[i] + from->counts.c[i], __ATOMIC_RELAXED);
+	for (unsigned i = 0; i < MAX_REASONS; i++)
+		__atomic_store_n(&to->counts.drop[i], to->counts.drop[i] + from->counts.drop[i], __ATOMIC_RELAXED);
+	__atomic_store_n(&to->version, version + 2, __ATOMIC_RELEASE);
+}
+
 void count_read(const struct port_counts *pc, struct counts *sum)
 {
 	struct counts copy;

@@ -76,6 +76,8 @@ static inline void count_drop(struct port_counts *pc, uint16_t reason)
 }
 
 void count_publish(struct port_counts *);
+// Adds what `from` has published to what `to` has, both of the same worker: the port of `from` goes.
+void count_fold(struct port_counts *to, const struct port_counts *from);
 // Any thread: adds what is published to `sum`, consistent in itself.
 void count_read(const struct port_counts *, struct counts *sum);
 // rx + generated + copies + segments - sent - queued - consumed - merged - drops: 0, or packets are missing (or too many, negative).

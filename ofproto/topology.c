@@ -180,12 +180,12 @@ static void publish_ports(struct lport **fresh)
 	for (unsigned i = 1; i < MAX_PORTS; i++) {
 		struct lport *old = topology_ports[i], *new = fresh[i];
 
+		if (old == new)
+			continue;
 		if (old && new && lport_same(old, new)) {
 			lport_free(new);
 			continue;
 		}
-		if (!old && !new)
-			continue;
 		rcu_publish(topology_ports[i], new);
 		gen_bump(gen_slot(GEN_PORT, i));
 		if (old)
@@ -204,9 +204,15 @@ int topology_reconcile(struct config *c, uint32_t (*fields_of)(const struct conf
 		free(seen);
 		return -ENOMEM;
 	}
-	for (size_t i = 0; i < c->n_ports; i++)
-		if (!c->ports[i].error && c->ports[i].id)
-			fresh[c->ports[i].id] = lport_make(c, &c->ports[i], fields_of);
+	for (size_t i = 0; i < c->n_ports; i++) {
+		struct config_port *cp = &c->ports[i];
+
+		if (!cp->id)
+			continue;
+		fresh[cp->id] = cp->error ? NULL : lport_make(c, cp, fields_of);
+		if (!fresh[cp->id]) // a row that went bad leaves its port as it was
+			fresh[cp->id] = topology_ports[cp->id];
+	}
 	for (size_t i = 0; i < c->n_networks; i++) {
 		struct config_network *cn = &c->networks[i];
 

@@ -39,13 +39,12 @@ void worker_count(struct worker *w, uint16_t id, enum count what, uint64_t n)
 		count_add(&pw->counts, what, n);
 }
 
-static void trace_end(struct pkt *p, uint8_t kind, uint16_t port, uint16_t reason)
+static void trace_end(struct trace *t, uint8_t kind, uint16_t port, uint16_t reason)
 {
 	struct core_record r = {.kind = kind, .port = port, .reason = reason};
 
-	trace_put(p->trace, TRACE_CORE, &r, sizeof r);
-	trace_unref(p->trace);
-	p->trace = NULL;
+	trace_put(t, TRACE_CORE, &r, sizeof r);
+	trace_unref(t);
 }
 
 void worker_drop(struct worker *w, struct rte_mbuf *m, uint16_t reason)
@@ -56,7 +55,7 @@ void worker_drop(struct worker *w, struct rte_mbuf *m, uint16_t reason)
 	if (likely(pw))
 		count_drop(&pw->counts, reason);
 	if (unlikely(p->trace))
-		trace_end(p, CORE_DROPPED, p->out, reason);
+		trace_end(p->trace, CORE_DROPPED, p->out, reason);
 	rte_pktmbuf_free(m);
 }
 
@@ -75,10 +74,9 @@ void worker_drop_tx(struct worker *w, struct port_worker *out, struct rte_mbuf *
 	worker_drop(w, m, reason);
 }
 
-void worker_count_sent(struct worker *w, struct port_worker *out, struct rte_mbuf *m, uint32_t bytes)
+void worker_sent_as(struct worker *w, struct port_worker *out, uint16_t from, uint32_t bytes, struct trace *trace)
 {
-	struct pkt *p = pkt_of(m);
-	struct port_worker *origin = touch(w, p->origin), *egress = touch(w, out->id);
+	struct port_worker *origin = touch(w, from), *egress = touch(w, out->id);
 
 	if (likely(origin))
 		count_add(&origin->counts, COUNT_SENT, 1);
@@ -86,13 +84,13 @@ void worker_count_sent(struct worker *w, struct port_worker *out, struct rte_mbu
 		count_add(&egress->counts, COUNT_TX, 1);
 		count_add(&egress->counts, COUNT_TX_BYTES, bytes);
 	}
-	if (unlikely(p->trace))
-		trace_end(p, CORE_SENT, out->id, 0);
+	if (unlikely(trace))
+		trace_end(trace, CORE_SENT, out->id, 0);
 }
 
 void worker_sent(struct worker *w, struct port_worker *out, struct rte_mbuf *m)
 {
-	worker_count_sent(w, out, m, m->pkt_len);
+	worker_sent_as(w, out, pkt_of(m)->origin, m->pkt_len, pkt_of(m)->trace);
 	rte_pktmbuf_free(m);
 }
 
@@ -105,7 +103,8 @@ void worker_tx(struct worker *w, struct rte_mbuf *m)
 			worker_drop(w, m, why);
 			return;
 		}
-		trace_end(pkt_of(m), CORE_SENT, pkt_of(m)->out, 0);
+		if (pkt_of(m)->trace)
+			trace_end(pkt_of(m)->trace, CORE_SENT, pkt_of(m)->out, 0);
 		rte_pktmbuf_free(m);
 		return;
 	}

@@ -71,9 +71,10 @@ void worker_drop(struct worker *, struct rte_mbuf *, uint16_t reason);
 void worker_lose(struct worker *, uint16_t origin, uint16_t reason);
 // As worker_drop(), on the way out of port `out`.
 void worker_drop_tx(struct worker *, struct port_worker *out, struct rte_mbuf *, uint16_t reason);
-// The packet left by port `out`: counts it, finishes its trace, frees it (devices that keep the buffer: worker_count_sent()).
+// The packet left by port `out`: counts it, finishes its trace, frees it.
 void worker_sent(struct worker *, struct port_worker *out, struct rte_mbuf *);
-void worker_count_sent(struct worker *, struct port_worker *out, struct rte_mbuf *, uint32_t bytes);
+// The same for a packet that is the device's by now: what was noted of it before.
+void worker_sent_as(struct worker *, struct port_worker *out, uint16_t origin, uint32_t bytes, struct trace *);
 // Puts the packet into the batch of egress port p->out.
 void worker_tx(struct worker *, struct rte_mbuf *);
 void worker_flush(struct worker *);   // all batches

@@ -1,0 +1,416 @@
+// port_eth: ports on a DPDK device: a TAP of the switch's own, a kernel interface, any device by devargs.
+#include "control.h"
+#include "offload.h"
+#include "port.h"
+
+#include <errno.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <rte_bus_vdev.h>
+#include <rte_dev.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_spinlock.h>
+
+#define RING_SIZE 512
+#define JUMBO_MTU 1900    // beyond this a kernel ring's frame of 2,048 bytes is too small
+#define JUMBO_ROOM 9344
+#define JUMBO_BUFFERS 1024
+
+struct eth {
+	char name[IFNAMSIZ];  // of the kernel interface; "": none
+	char devname[64];     // of the DPDK device
+	uint16_t id;
+	uint16_t n_rxq, n_txq;
+	unsigned caps;
+	bool rx_interrupts;   // queues have a descriptor to wait for
+	bool is_tap;
+	uint16_t mtu;
+	struct rte_mempool *jumbo;
+	struct rte_device *device;
+	rte_spinlock_t tx_lock[PORT_QUEUES]; // more workers than queues may share one
+};
+
+static __attribute__((format(printf, 3, 4))) int refuse(int rc, char **error, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	if (vasprintf(error, fmt, args) < 0)
+		*error = NULL;
+	va_end(args);
+	return rc;
+}
+
+static struct rte_mempool *rx_pool(struct eth *e, const struct port_open *o, char **error)
+{
+	char name[RTE_MEMPOOL_NAMESIZE];
+
+	if (e->is_tap || !e->name[0] || o->mtu <= JUMBO_MTU)
+		return o->pool;
+	snprintf(name, sizeof name, "jumbo%u", e->id);
+	e->jumbo = rte_pktmbuf_pool_create(name, JUMBO_BUFFERS, 0, sizeof(struct pkt), RTE_PKTMBUF_HEADROOM + JUMBO_ROOM, SOCKET_ID_ANY);
+	if (!e->jumbo)
+		refuse(-ENOMEM, error, "no memory for %d buffers of %d bytes: lower the MTU", JUMBO_BUFFERS, JUMBO_ROOM);
+	return e->jumbo;
+}
+
+static int configure(struct eth *e, const struct port_open *o, struct rte_eth_dev_info *info, char **error)
+{
+	struct rte_eth_conf conf = {.intr_conf.rxq = 1};
+	uint64_t want = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+
+	// The TAP driver's own checksums and segmentation are software too, and know less: ours serve.
+	if (!e->is_tap)
+		want |= RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_TSO;
+	conf.txmode.offloads = info->tx_offload_capa & want;
+	if (e->n_rxq > 1 && info->flow_type_rss_offloads && !e->name[0]) {
+		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+		conf.rx_adv_conf.rss_conf.rss_hf = info->flow_type_rss_offloads & (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP);
+	}
+	int rc = rte_eth_dev_configure(e->id, e->n_rxq, e->n_txq, &conf);
+	e->rx_interrupts = rc == 0;
+	if (rc) {
+		conf.intr_conf.rxq = 0;
+		rc = rte_eth_dev_configure(e->id, e->n_rxq, e->n_txq, &conf);
+	}
+	if (rc)
+		return refuse(rc, error, "the device takes no %u receive and %u transmit queues: %s", e->n_rxq, e->n_txq, strerror(-rc));
+	uint64_t tx = conf.txmode.offloads;
+	if (tx & RTE_ETH_TX_OFFLOAD_MULTI_SEGS)
+		e->caps |= OFFLOAD_MULTISEG;
+	if ((tx & RTE_ETH_TX_OFFLOAD_TCP_CKSUM) && (tx & RTE_ETH_TX_OFFLOAD_UDP_CKSUM))
+		e->caps |= OFFLOAD_CSUM;
+	if (tx & RTE_ETH_TX_OFFLOAD_TCP_TSO)
+		e->caps |= OFFLOAD_TSO4 | OFFLOAD_TSO6;
+	return 0;
+}
+
+static int set_up(struct eth *e, const struct port_open *o, char **error)
+{
+	struct rte_eth_dev_info info;
+	struct rte_mempool *pool = rx_pool(e, o, error);
+	int rc = pool ? rte_eth_dev_info_get(e->id, &info) : -ENOMEM;
+
+	if (rc)
+		return *error ? rc : refuse(rc, error, "the device tells nothing of itself: %s", strerror(-rc));
+	if (e->n_rxq > info.max_rx_queues)
+		return refuse(-EINVAL, error, "the device has %u receive queues, not %u: lower options:queues", info.max_rx_queues, e->n_rxq);
+	if (e->n_txq > info.max_tx_queues)
+		e->n_txq = info.max_tx_queues;
+	if (e->is_tap)
+		e->n_txq = e->n_rxq; // the driver wants as many of both
+	rc = configure(e, o, &info, error);
+	if (rc)
+		return rc;
+	uint16_t rx_size = RING_SIZE, tx_size = RING_SIZE;
+	rte_eth_dev_adjust_nb_rx_tx_desc(e->id, &rx_size, &tx_size);
+	for (uint16_t q = 0; q < e->n_rxq && !rc; q++)
+		rc = rte_eth_rx_queue_setup(e->id, q, rx_size, SOCKET_ID_ANY, NULL, pool);
+	for (uint16_t q = 0; q < e->n_txq && !rc; q++)
+		rc = rte_eth_tx_queue_setup(e->id, q, tx_size, SOCKET_ID_ANY, NULL);
+	if (rc)
+		return refuse(rc, error, "a queue of the device can't be set up: %s", strerror(-rc));
+	if (!e->name[0]) { // of kernel interfaces the kernel's MTU counts
+		rc = rte_eth_dev_set_mtu(e->id, o->mtu);
+		if (rc && rc != -ENOTSUP)
+			return refuse(rc, error, "the device takes no MTU of %u: %s", o->mtu, strerror(-rc));
+	}
+	rc = rte_eth_dev_start(e->id);
+	if (rc)
+		return refuse(rc, error, "the device can't be started: %s", strerror(-rc));
+	if (!e->is_tap)
+		rte_eth_promiscuous_enable(e->id);
+	e->mtu = o->mtu;
+	return 0;
+}
+
+static void close_eth(void *dev)
+{
+	struct eth *e = dev;
+
+	if (e->id != RTE_MAX_ETHPORTS) {
+		rte_eth_dev_stop(e->id);
+		rte_eth_dev_close(e->id);
+	}
+	if (e->device)
+		rte_dev_remove(e->device);
+	rte_mempool_free(e->jumbo);
+	free(e);
+}
+
+// Probes `devargs` and sets the device up. Takes over `e`.
+static int open_device(struct eth *e, const char *devargs, const struct port_open *o, void **dev, char **error)
+{
+	struct rte_dev_iterator it;
+	struct rte_eth_dev_info info;
+	uint16_t id;
+
+	e->id = RTE_MAX_ETHPORTS;
+	for (unsigned q = 0; q < PORT_QUEUES; q++)
+		rte_spinlock_init(&e->tx_lock[q]);
+	e->n_txq = e->n_rxq > o->n_workers ? e->n_rxq : (uint16_t)o->n_workers;
+	if (e->n_txq < 1)
+		e->n_txq = 1;
+	if (e->n_txq > PORT_QUEUES)
+		e->n_txq = PORT_QUEUES;
+	if (rte_eth_dev_count_avail() == RTE_MAX_ETHPORTS) {
+		close_eth(e);
+		return refuse(-ENOSPC, error, "this DPDK takes %d devices, and all are in use", RTE_MAX_ETHPORTS);
+	}
+	int rc = rte_dev_probe(devargs);
+	if (rc) {
+		close_eth(e);
+		return refuse(rc, error, "DPDK can't open %s: %s", devargs, strerror(-rc));
+	}
+	RTE_ETH_FOREACH_MATCHING_DEV(id, devargs, &it) {
+		e->id = id;
+		rte_eth_iterator_cleanup(&it);
+		break;
+	}
+	if (e->id == RTE_MAX_ETHPORTS || rte_eth_dev_info_get(e->id, &info)) {
+		close_eth(e);
+		return refuse(-ENODEV, error, "DPDK opened %s, but it is no network device", devargs);
+	}
+	e->device = info.device;
+	rc = set_up(e, o, error);
+	if (rc) {
+		close_eth(e);
+		return rc;
+	}
+	*dev = e;
+	return 0;
+}
+
+static struct eth *eth_new(const struct port_open *o, char **error)
+{
+	struct eth *e = calloc(1, sizeof *e);
+	const char *bad = NULL;
+
+	if (!e) {
+		refuse(-ENOMEM, error, "out of memory");
+		return NULL;
+	}
+	e->n_rxq = (uint16_t)config_map_uint(&o->config->options, "queues", 1, 1, PORT_QUEUES, &bad);
+	if (bad) {
+		refuse(-EINVAL, error, "options: queues must be a number from 1 to %d", PORT_QUEUES);
+		free(e);
+		return NULL;
+	}
+	return e;
+}
+
+// The name of a kernel interface goes into devargs, so it must be one.
+static int interface_name(struct eth *e, const struct port_open *o, char **error)
+{
+	const char *name = config_map_get(&o->config->options, "iface", o->config->name);
+
+	if (!*name || strlen(name) >= IFNAMSIZ || strpbrk(name, "/,= \t\n"))
+		return refuse(-EINVAL, error, "options: iface \"%s\" is no name of a network interface (1 to %d characters)", name, IFNAMSIZ - 1);
+	snprintf(e->name, sizeof e->name, "%s", name);
+	return 0;
+}
+
+static void set_kernel_mtu(const char *name, uint16_t mtu)
+{
+	struct ifreq r = {.ifr_mtu = mtu};
+	int s = socket(AF_INET, SOCK_DGRAM, 0);
+
+	snprintf(r.ifr_name, sizeof r.ifr_name, "%s", name);
+	if (s >= 0) {
+		if (ioctl(s, SIOCSIFMTU, &r))
+			log_line('w', "port", "%s: the kernel interface takes no MTU of %u: %s", name, mtu, strerror(errno));
+		close(s);
+	}
+}
+
+static int open_tap(const struct port_open *o, void **dev, char **error)
+{
+	struct eth *e = eth_new(o, error);
+	char devargs[128];
+
+	if (!e)
+		return -EINVAL;
+	if (interface_name(e, o, error)) {
+		free(e);
+		return -EINVAL;
+	}
+	e->is_tap = true;
+	snprintf(devargs, sizeof devargs, "net_tap_%u,iface=%s", o->config->id, e->name);
+	char name[IFNAMSIZ];
+	memcpy(name, e->name, sizeof name);
+	int rc = open_device(e, devargs, o, dev, error);
+	if (!rc)
+		set_kernel_mtu(name, o->mtu);
+	return rc;
+}
+
+static int open_kernel(const struct port_open *o, void **dev, char **error)
+{
+	struct eth *e = eth_new(o, error);
+	const char *driver = config_map_get(&o->config->options, "driver", "af_packet");
+	bool jumbo = o->mtu > JUMBO_MTU;
+	char devargs[256];
+
+	if (!e)
+		return -EINVAL;
+	if (interface_name(e, o, error)) {
+		free(e);
+		return -EINVAL;
+	}
+	if (!if_nametoindex(e->name)) {
+		int rc = refuse(-ENODEV, error, "there is no network interface %s", e->name);
+
+		free(e);
+		return rc;
+	}
+	if (!strcmp(driver, "af_packet")) {
+		snprintf(devargs, sizeof devargs, "net_af_packet%u,iface=%s,qpairs=%u,blocksz=%u,framesz=%u,framecnt=%u", o->config->id, e->name,
+			 e->n_rxq, jumbo ? 36864 : 4096, jumbo ? 9216 : 2048, 512);
+	} else if (!strcmp(driver, "af_xdp")) {
+		snprintf(devargs, sizeof devargs, "net_af_xdp%u,iface=%s,queue_count=%u", o->config->id, e->name, e->n_rxq);
+	} else {
+		int rc = refuse(-EINVAL, error, "options: driver must be af_packet or af_xdp, not \"%s\"", driver);
+
+		free(e);
+		return rc;
+	}
+	e->n_txq = e->n_rxq;
+	return open_device(e, devargs, o, dev, error);
+}
+
+static int open_dpdk(const struct port_open *o, void **dev, char **error)
+{
+	const char *devargs = config_map_get(&o->config->options, "devargs", NULL);
+	struct eth *e;
+
+	if (!devargs || !*devargs)
+		return refuse(-EINVAL, error, "options: devargs is missing: say which device, such as 0000:03:00.0 or net_ring0");
+	e = eth_new(o, error);
+	return e ? open_device(e, devargs, o, dev, error) : -EINVAL;
+}
+
+static int reconfigure_eth(void *dev, const struct port_open *o, char **error)
+{
+	return -ENOTSUP;
+}
+
+// What the kernel says of the interface: 1 up, 0 down, -1 it is not in this network namespace (any more).
+static int kernel_link(const char *name)
+{
+	struct ifreq r = {0};
+	int s = socket(AF_INET, SOCK_DGRAM, 0), up = -1;
+
+	snprintf(r.ifr_name, sizeof r.ifr_name, "%s", name);
+	if (s >= 0) {
+		if (!ioctl(s, SIOCGIFFLAGS, &r))
+			up = (r.ifr_flags & IFF_UP) && (r.ifr_flags & IFF_RUNNING);
+		close(s);
+	}
+	return up;
+}
+
+static void state_of(void *dev, struct port_state *s)
+{
+	struct eth *e = dev;
+	struct rte_eth_link link = {0};
+	struct rte_eth_stats stats = {0};
+
+	s->numa_node = rte_eth_dev_socket_id(e->id);
+	s->mtu = e->mtu;
+	if (e->name[0]) {
+		int up = kernel_link(e->name);
+
+		s->link_up = up != 0; // a TAP that was given to a container can't be asked any more
+		if (!up)
+			snprintf(s->problem, sizeof s->problem, "the interface %s is down or has no carrier", e->name);
+		if (up < 0 && !e->is_tap)
+			snprintf(s->problem, sizeof s->problem, "the interface %s is gone", e->name);
+	} else {
+		rte_eth_link_get_nowait(e->id, &link);
+		s->link_up = link.link_status;
+		if (!link.link_status)
+			snprintf(s->problem, sizeof s->problem, "the device has no link");
+		snprintf(s->status[s->n_status].key, sizeof s->status[0].key, "link_speed");
+		snprintf(s->status[s->n_status++].value, sizeof s->status[0].value, "%s", rte_eth_link_speed_to_str(link.link_speed));
+	}
+	if (!rte_eth_stats_get(e->id, &stats)) {
+		snprintf(s->status[s->n_status].key, sizeof s->status[0].key, "device_rx_missed");
+		snprintf(s->status[s->n_status++].value, sizeof s->status[0].value, "%llu", (unsigned long long)(stats.imissed + stats.ierrors));
+		snprintf(s->status[s->n_status].key, sizeof s->status[0].key, "device_tx_errors");
+		snprintf(s->status[s->n_status++].value, sizeof s->status[0].value, "%llu", (unsigned long long)stats.oerrors);
+	}
+}
+
+static int rx_fd(void *dev, uint16_t q)
+{
+	struct eth *e = dev;
+
+	return e->rx_interrupts ? rte_eth_dev_rx_intr_ctl_q_get_fd(e->id, q) : -1;
+}
+
+static uint32_t rx_queues(void *dev)
+{
+	return (1u << ((struct eth *)dev)->n_rxq) - 1;
+}
+
+// One for the choice of a queue; which hardware queue it is depends on the sender.
+static uint32_t tx_queues(void *dev)
+{
+	return 1;
+}
+
+static unsigned caps(void *dev)
+{
+	return ((struct eth *)dev)->caps;
+}
+
+static uint16_t rx(void *dev, uint16_t q, struct rte_mempool *pool, struct rte_mbuf **m, uint16_t n)
+{
+	return rte_eth_rx_burst(((struct eth *)dev)->id, q, m, n);
+}
+
+static uint16_t tx(void *dev, uint16_t queue, unsigned worker, struct rte_mbuf **m, uint16_t n)
+{
+	struct eth *e = dev;
+	uint16_t q = (uint16_t)(worker % e->n_txq);
+
+	rte_spinlock_lock(&e->tx_lock[q]);
+	uint16_t sent = rte_eth_tx_burst(e->id, q, m, n);
+	rte_spinlock_unlock(&e->tx_lock[q]);
+	return sent;
+}
+
+static int rx_arm(void *dev, uint16_t q, bool on)
+{
+	struct eth *e = dev;
+
+	if (!e->rx_interrupts)
+		return -ENOTSUP;
+	int rc = on ? rte_eth_dev_rx_intr_enable(e->id, q) : rte_eth_dev_rx_intr_disable(e->id, q);
+	return rc == -ENOTSUP && e->is_tap ? 0 : rc; // the descriptor of a TAP is always armed
+}
+
+#define ETH_OPS(name, kind)                                                                                            \
+	const struct port_ops name = {                                                                                 \
+		.type = kind,                                                                                          \
+		.reconfigure = reconfigure_eth,                                                                        \
+		.close = close_eth,                                                                                    \
+		.state = state_of,                                                                                     \
+		.rx_fd = rx_fd,                                                                                        \
+		.rx_queues = rx_queues,                                                                                \
+		.tx_queues = tx_queues,                                                                                \
+		.caps = caps,                                                                                          \
+		.rx = rx,                                                                                              \
+		.tx = tx,                                                                                              \
+		.rx_arm = rx_arm,                                                                                      \
+		.tx_keeps = true,
+
+ETH_OPS(port_ops_tap, "tap") .open = open_tap};
+ETH_OPS(port_ops_kernel, "kernel") .open = open_kernel};
+ETH_OPS(port_ops_dpdk, "dpdk") .open = open_dpdk};

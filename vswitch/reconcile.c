@@ -1,0 +1,239 @@
+// reconcile: see reconcile.h.
+#include "reconcile.h"
+#include "control.h"
+#include "port.h"
+#include "stage.h"
+#include "thread.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <rte_version.h>
+
+// A row and the sentence that it got, so that its next state can be written with it.
+struct row_error {
+	struct row_id row;
+	char *text;
+};
+
+static struct row_id network_row[MAX_NETWORKS]; // by id
+static uint16_t last_network;
+static struct row_error *errors;
+static size_t n_errors;
+static char *problem;
+static struct config *current;
+
+static __attribute__((format(printf, 2, 3))) void set_error(char **error, const char *fmt, ...)
+{
+	va_list args;
+
+	if (*error)
+		return;
+	va_start(args, fmt);
+	if (vasprintf(error, fmt, args) < 0)
+		*error = NULL;
+	va_end(args);
+}
+
+static uint16_t new_network_id(void)
+{
+	for (unsigned n = 0; n < MAX_NETWORKS; n++) {
+		last_network = last_network + 1 < MAX_NETWORKS ? last_network + 1 : 1;
+		if (row_id_is_zero(&network_row[last_network]))
+			return last_network;
+	}
+	return 0;
+}
+
+// A network keeps its number while its row exists; numbers go round, so that a new network never looks like one that just went.
+static void number_networks(struct config *c)
+{
+	static const struct row_id none;
+	bool *seen = calloc(MAX_NETWORKS, sizeof *seen);
+
+	if (!seen)
+		return;
+	for (size_t i = 0; i < c->n_networks; i++) {
+		struct config_network *n = &c->networks[i];
+
+		for (uint16_t id = 1; id < MAX_NETWORKS && !n->id; id++)
+			if (row_id_equal(&network_row[id], &n->row))
+				n->id = id;
+		if (n->id)
+			seen[n->id] = true;
+	}
+	for (uint16_t id = 1; id < MAX_NETWORKS; id++)
+		if (!seen[id])
+			network_row[id] = none;
+	for (size_t i = 0; i < c->n_networks; i++) {
+		struct config_network *n = &c->networks[i];
+
+		if (n->id || n->error)
+			continue;
+		n->id = new_network_id();
+		if (n->id)
+			network_row[n->id] = n->row;
+		else
+			set_error(&n->error, "the switch takes %d networks at most", MAX_NETWORKS - 1);
+	}
+	free(seen);
+}
+
+static void keep_errors(const struct config *c)
+{
+	for (size_t i = 0; i < n_errors; i++)
+		free(errors[i].text);
+	free(errors);
+	n_errors = 0;
+	errors = calloc(c->n_ports + 1, sizeof *errors);
+	for (size_t i = 0; errors && i < c->n_ports; i++)
+		if (c->ports[i].error)
+			errors[n_errors++] = (struct row_error){c->ports[i].row, strdup(c->ports[i].error)};
+}
+
+const char *reconcile_port_error(const struct row_id *row)
+{
+	for (size_t i = 0; i < n_errors; i++)
+		if (row_id_equal(&errors[i].row, row))
+			return errors[i].text;
+	return NULL;
+}
+
+const char *reconcile_problem(void)
+{
+	return problem;
+}
+
+void reconcile(struct config *c, struct db *db)
+{
+	const char *bad = NULL;
+
+	free(problem);
+	problem = NULL;
+	number_networks(c);
+	if (thread_reconcile(&c->other_config, &problem))
+		log_line('e', "config", "%s", problem ? problem : "workers could not be started");
+	else if (problem)
+		log_line('w', "config", "%s", problem);
+	db_set_stats_interval(db, (unsigned)config_map_uint(&c->other_config, "stats-interval", 5000, 100, 3600000, &bad));
+	port_reconcile_begin(c);
+	int rc = stages_reconcile(c);
+	if (rc)
+		log_line('e', "config", "not all of the configuration could be applied: %s", strerror(-rc));
+	port_reconcile_end(c);
+	thread_assign(false);
+	keep_errors(c);
+	for (size_t i = 0; i < c->n_networks; i++)
+		db_network_error(db, &c->networks[i].row, c->networks[i].error);
+	for (size_t i = 0; i < c->n_fdb; i++)
+		db_fdb_error(db, &c->fdb[i].row, c->fdb[i].error);
+	for (size_t i = 0; i < c->n_ports; i++)
+		if (!c->ports[i].id)
+			db_port_status(db, &c->ports[i].row, c->ports[i].error, false, NULL, 0);
+	int64_t generation = c->next_cfg;
+	config_free(current);
+	current = c;
+	reconcile_report(db, false);
+	db_applied(db, generation);
+}
+
+// ---- reports
+
+static void report_state(struct port *p, struct db *db)
+{
+	struct db_kv kv[32];
+	struct port_state s;
+	size_t n = 0;
+	const char *error = reconcile_port_error(&p->row);
+
+	memset(&s, 0, sizeof s);
+	if (p->device)
+		p->device->ops->state(p->device->dev, &s);
+	else
+		snprintf(s.problem, sizeof s.problem, "%s", p->error ? p->error : "not open yet");
+	if (s.problem[0])
+		kv[n++] = (struct db_kv){"problem", s.problem};
+	for (unsigned i = 0; i < s.n_status; i++)
+		kv[n++] = (struct db_kv){s.status[i].key, s.status[i].value};
+	db_port_status(db, &p->row, error ? error : p->error, s.link_up, kv, n);
+	const struct lport *lp = lport_get(p->id);
+	db_port_number(db, &p->row, p->id, lp ? lp->mtu : p->mtu);
+}
+
+static void report_stats(struct port *p, struct db *db)
+{
+	struct db_stat st[COUNT_N + MAX_REASONS];
+	static char keys[MAX_REASONS][64]; // one main thread
+	struct counts sum = {0};
+	size_t n = 0;
+
+	port_counts(p, &sum);
+	for (unsigned i = 0; i < COUNT_N; i++)
+		st[n++] = (struct db_stat){count_desc[i].key, (int64_t)sum.c[i]};
+	for (uint16_t r = 1; r < reason_count(); r++) {
+		if (!sum.drop[r])
+			continue;
+		snprintf(keys[r], sizeof keys[r], "drop_%s_%s", reason_get(r)->module, reason_get(r)->name);
+		for (char *c = keys[r]; *c; c++)
+			*c = (char)(*c >= 'A' && *c <= 'Z' ? *c + 32 : *c);
+		st[n++] = (struct db_stat){keys[r], (int64_t)sum.drop[r]};
+	}
+	db_port_stats(db, &p->row, st, n);
+}
+
+struct report_arg {
+	struct db *db;
+	bool stats;
+};
+
+static void report_port(struct port *p, void *arg)
+{
+	struct report_arg *a = arg;
+
+	report_state(p, a->db);
+	if (a->stats)
+		report_stats(p, a->db);
+}
+
+static void sum_ports(struct port *p, void *arg)
+{
+	port_counts(p, arg);
+}
+
+static void report_host(struct db *db, bool stats)
+{
+	struct counts sum = {0};
+	char workers[16], networks[16];
+	unsigned n = 0;
+
+	for (unsigned i = 1; i < MAX_NETWORKS; i++)
+		n += topology_networks[i] != NULL;
+	snprintf(workers, sizeof workers, "%u", thread_count());
+	snprintf(networks, sizeof networks, "%u", n);
+	struct db_kv kv[] = {
+		{"version", WEIR_VERSION},
+		{"dpdk_version", rte_version()},
+		{"workers", workers},
+		{"networks", networks},
+		{"problem", problem ? problem : ""},
+	};
+	db_host_status(db, kv, sizeof kv / sizeof kv[0] - !problem);
+	if (!stats)
+		return;
+	port_counts(port_get(0), &sum);
+	port_each(sum_ports, &sum);
+	struct db_stat st[COUNT_N + 1];
+	for (unsigned i = 0; i < COUNT_N; i++)
+		st[i] = (struct db_stat){count_desc[i].key, (int64_t)sum.c[i]};
+	st[COUNT_N] = (struct db_stat){"missing", count_missing(&sum)};
+	db_host_stats(db, st, COUNT_N + 1);
+}
+
+void reconcile_report(struct db *db, bool stats)
+{
+	struct report_arg arg = {db, stats};
+
+	port_each(report_port, &arg);
+	report_host(db, stats);
+}

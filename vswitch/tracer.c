@@ -1,0 +1,292 @@
+// tracer: follows real packets. Workers mark packets of their bursts and fill traces; this side collects and prints them.
+//
+// A full set of traces loses traces, never packets, and says how many.
+#include "verbs.h"
+#include "clock.h"
+#include "port.h"
+#include "stage.h"
+#include "thread.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pcap/pcap.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <rte_ring.h>
+
+#define TRACES 256
+#define READ_AT_ONCE 64
+#define ABANDONED_MS 10000 // a reader that did not come for this long is gone
+
+struct tracer {
+	unsigned id;
+	uint16_t port;          // 0: all
+	bool has_filter;
+	struct bpf_program filter;
+	bool json;
+	uint64_t limit;         // packets to trace at most
+	uint64_t taken;         // shared by the workers
+	uint64_t lost;
+	uint64_t shown;
+	uint32_t sample;        // one of so many packets
+	long long read_ms;
+	struct rte_ring *spare; // traces that can be used
+	struct rte_ring *done;  // those that are finished
+	struct tracer *next;    // of those that are ending
+	struct trace trace[TRACES];
+};
+
+static struct tracer *active, *ending;
+static unsigned last_id;
+static uint64_t wall_offset; // from the workers' clock to the wall clock
+
+// ---- on workers
+
+static void finished(struct trace *t, void *arg)
+{
+	struct tracer *tr = arg;
+
+	rte_ring_enqueue(tr->done, t); // there is room for all
+}
+
+static struct trace *mark(struct worker *w, struct tracer *tr, struct rte_mbuf *m)
+{
+	void *t;
+
+	if (tr->port && tr->port != pkt_of(m)->in_port)
+		return NULL;
+	if (tr->has_filter && !bpf_filter(tr->filter.bf_insns, rte_pktmbuf_mtod(m, u_char *), m->pkt_len, m->data_len))
+		return NULL;
+	uint64_t n = __atomic_fetch_add(&tr->taken, 1, __ATOMIC_RELAXED);
+	if (tr->sample > 1 && n % tr->sample)
+		return NULL;
+	if (n / tr->sample >= tr->limit)
+		return NULL;
+	if (rte_ring_dequeue(tr->spare, &t)) {
+		__atomic_fetch_add(&tr->lost, 1, __ATOMIC_RELAXED);
+		return NULL;
+	}
+	struct trace *trace = t;
+	trace->done = finished;
+	trace->arg = tr;
+	trace->refs = 1;
+	trace->used = trace->lost = 0;
+	trace->in_port = pkt_of(m)->in_port;
+	trace->start = rte_rdtsc();
+	trace->wall = w->now;
+	return trace;
+}
+
+static void set_tracer(struct worker *w, void *arg)
+{
+	w->mark = mark;
+	rcu_publish(w->tracer, arg);
+}
+
+// ---- on the main thread
+
+static struct rte_ring *ring_new(const char *name)
+{
+	struct rte_ring *r = aligned_alloc(RTE_CACHE_LINE_SIZE, (size_t)rte_ring_get_memsize(TRACES * 2));
+
+	if (r && rte_ring_init(r, name, TRACES * 2, 0)) {
+		free(r);
+		return NULL;
+	}
+	return r;
+}
+
+static void tracer_free(struct tracer *t)
+{
+	if (t->has_filter)
+		pcap_freecode(&t->filter);
+	free(t->spare);
+	free(t->done);
+	free(t);
+}
+
+static void stop(void)
+{
+	if (!active)
+		return;
+	thread_call(set_tracer, NULL);
+	active->next = ending;
+	ending = active;
+	active = NULL;
+}
+
+void tracer_run(long long now_ms)
+{
+	if (active && now_ms - active->read_ms > ABANDONED_MS)
+		stop();
+	// Packets may carry a trace for as long as they wait in a queue.
+	for (struct tracer **at = &ending; *at;) {
+		struct tracer *t = *at;
+
+		if (rte_ring_count(t->spare) + rte_ring_count(t->done) < TRACES) {
+			at = &t->next;
+			continue;
+		}
+		*at = t->next;
+		tracer_free(t);
+	}
+}
+
+void tracer_stop_all(void)
+{
+	stop();
+}
+
+static bool compile(struct tracer *t, const char *expression, char **error)
+{
+	pcap_t *dead = pcap_open_dead(DLT_EN10MB, 65535);
+	bool ok = dead && !pcap_compile(dead, &t->filter, expression, 1, PCAP_NETMASK_UNKNOWN);
+
+	if (!ok && asprintf(error, "\"%s\" is no filter expression of tcpdump: %s", expression, dead ? pcap_geterr(dead) : "out of memory") < 0)
+		*error = NULL;
+	if (dead)
+		pcap_close(dead);
+	t->has_filter = ok;
+	return ok;
+}
+
+static struct tracer *tracer_new(const char *port, const char *filter, const char *count, const char *sample, char **error)
+{
+	struct tracer *t = calloc(1, sizeof *t);
+	const struct port *p = port ? port_find(port) : NULL;
+	char *end = NULL;
+
+	if (!t)
+		return NULL;
+	t->limit = count ? strtoull(count, &end, 10) : UINT64_MAX;
+	if (count && (*end || !t->limit) && asprintf(error, "--count wants a number of packets, not \"%s\"", count) < 0)
+		*error = NULL;
+	t->sample = 1;
+	if (sample) {
+		unsigned long n = strtoul(strncmp(sample, "1/", 2) ? sample : sample + 2, &end, 10);
+
+		if ((*end || !n || n > UINT32_MAX) && !*error && asprintf(error, "--sample wants 1/N, not \"%s\"", sample) < 0)
+			*error = NULL;
+		t->sample = (uint32_t)n;
+	}
+	if (port && !p && !*error && asprintf(error, "there is no port %s", port) < 0)
+		*error = NULL;
+	t->port = p ? p->id : 0;
+	if (!*error && filter)
+		compile(t, filter, error);
+	t->spare = ring_new("spare");
+	t->done = ring_new("done");
+	if (*error || !t->spare || !t->done) {
+		tracer_free(t);
+		return NULL;
+	}
+	for (unsigned i = 0; i < TRACES; i++)
+		rte_ring_enqueue(t->spare, &t->trace[i]);
+	return t;
+}
+
+static void trace_start(struct control_request *r, int argc, const char *argv[], void *aux)
+{
+	bool json = verbs_take_json(&argc, argv);
+	char *error = NULL;
+	const char *port = verbs_take_option(&argc, argv, "port", &error), *filter = verbs_take_option(&argc, argv, "filter", &error);
+	const char *count = verbs_take_option(&argc, argv, "count", &error), *sample = verbs_take_option(&argc, argv, "sample", &error);
+	char text[32];
+
+	if (!error && argc > 1 && asprintf(&error, "trace doesn't know \"%s\": it takes --port, --filter, --count and --sample", argv[1]) < 0)
+		error = NULL;
+	if (!error && active && asprintf(&error, "a trace is running already: end it first, or wait %d s if its reader is gone", ABANDONED_MS / 1000) < 0)
+		error = NULL;
+	struct tracer *t = error ? NULL : tracer_new(port, filter, count, sample, &error);
+	if (!t) {
+		verbs_refuse(r, "%s", error ? error : "out of memory");
+		free(error);
+		return;
+	}
+	struct timespec wall;
+	clock_gettime(CLOCK_REALTIME, &wall);
+	wall_offset = (uint64_t)wall.tv_sec * 1000000000ULL + (uint64_t)wall.tv_nsec - clock_ns();
+	t->id = ++last_id;
+	t->json = json;
+	t->read_ms = loop_msec();
+	active = t;
+	thread_call(set_tracer, t);
+	snprintf(text, sizeof text, "%u\n", t->id);
+	control_reply(r, text);
+}
+
+static void show(struct tracer *tr, const struct trace *t, struct buf *b)
+{
+	const struct port *p = port_get(t->in_port);
+	uint64_t wall = t->wall + wall_offset;
+	time_t s = (time_t)(wall / 1000000000ULL);
+	struct tm tm;
+	char when[32];
+
+	localtime_r(&s, &tm);
+	strftime(when, sizeof when, "%H:%M:%S", &tm);
+	tr->shown++;
+	if (tr->json) {
+		json_t *o = json_pack("{s:I, s:f, s:s, s:o}", "packet", (json_int_t)tr->shown, "time", (double)wall / 1e9, "port", p ? p->name : "?",
+				      "steps", trace_json(t, rte_get_tsc_hz()));
+		char *dump = json_dumps(o, JSON_COMPACT);
+
+		buf_add(b, "%s\n", dump ? dump : "{}");
+		free(dump);
+		json_decref(o);
+		return;
+	}
+	buf_add(b, "packet %llu at %s.%06llu on %s:\n", (unsigned long long)tr->shown, when, (unsigned long long)(wall % 1000000000ULL / 1000),
+		p ? p->name : "?");
+	trace_format(t, b, true, rte_get_tsc_hz());
+}
+
+static struct tracer *by_id(const char *text)
+{
+	return active && active->id == strtoul(text, NULL, 10) ? active : NULL;
+}
+
+static void trace_read(struct control_request *r, int argc, const char *argv[], void *aux)
+{
+	struct tracer *t = by_id(argv[1]);
+	struct buf b = {0};
+	void *trace;
+
+	if (!t) {
+		control_reply(r, "end\n");
+		return;
+	}
+	t->read_ms = loop_msec();
+	for (unsigned i = 0; i < READ_AT_ONCE && !rte_ring_dequeue(t->done, &trace); i++) {
+		show(t, trace, &b);
+		rte_ring_enqueue(t->spare, trace);
+	}
+	uint64_t lost = __atomic_exchange_n(&t->lost, 0, __ATOMIC_RELAXED);
+	if (lost)
+		buf_add(&b, t->json ? "{\"lost\": %llu}\n" : "(%llu packets more matched, but came faster than they could be traced)\n",
+			(unsigned long long)lost);
+	bool all = t->limit != UINT64_MAX && __atomic_load_n(&t->taken, __ATOMIC_RELAXED) / t->sample >= t->limit &&
+		   rte_ring_count(t->spare) == TRACES;
+	if (!b.len && all) {
+		stop();
+		buf_add(&b, "end\n");
+	}
+	control_reply(r, b.text ? b.text : "");
+	free(b.text);
+}
+
+static void trace_stop(struct control_request *r, int argc, const char *argv[], void *aux)
+{
+	if (by_id(argv[1]))
+		stop();
+	control_reply(r, "");
+}
+
+void tracer_init(void)
+{
+	control_register("trace/start", "[--json] [--port PORT] [--filter EXPRESSION] [--count N] [--sample 1/N]", 0, 16, trace_start, NULL);
+	control_register("trace/read", "ID", 1, 1, trace_read, NULL);
+	control_register("trace/stop", "ID", 1, 1, trace_stop, NULL);
+}

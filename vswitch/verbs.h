@@ -1,0 +1,27 @@
+// verbs: what the control socket answers.
+#ifndef VSWITCH_VERBS_H
+#define VSWITCH_VERBS_H
+
+#include "buf.h"
+#include "control.h"
+#include "db.h"
+
+#include <stdbool.h>
+
+// Registers the verbs of the core and of every stage. Main thread, once. `db`: for health; it may become unreachable, not go.
+void verbs_init(struct db *);
+// Of explain.c and tracer.c.
+int explain_init(void);
+void tracer_init(void);
+// Gives away traces that are finished; closes tracers that nobody reads any more.
+void tracer_run(long long now_ms);
+void tracer_stop_all(void);
+
+// Takes --json out of the arguments. Returns whether it was there.
+bool verbs_take_json(int *argc, const char *argv[]);
+// Value of --NAME VALUE, taken out of the arguments; NULL: not there, or nothing behind it (then *error is set).
+const char *verbs_take_option(int *argc, const char *argv[], const char *name, char **error);
+// Answers with a sentence made by printf rules.
+void verbs_refuse(struct control_request *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif
