@@ -25,7 +25,7 @@
 #define STEP_QUICK (20 * MS)  // longest pause of the quick retries
 #define STEP_EACH (10 * MS)   // slow retries: this much for each port that waits, so that a hundred a second are made
 #define STEP_SLOW (2000 * MS) // longest pause
-#define SETTLE (5 * MS)       // see connect_settle()
+#define SETTLE (5 * MS)       // see vhost_connect_settle()
 #define WATCH_FOR (IN_CREATE | IN_MOVED_TO | IN_ATTRIB | IN_ONLYDIR)
 
 static pthread_mutex_t conn_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -102,7 +102,7 @@ static int attempt(struct vhost_port *p)
 		return errno;
 	if (!S_ISSOCK(info.st_mode))
 		return ENOTSOCK;
-	status = port_register(p);
+	status = vhost_port_register(p);
 	if (status < 0)
 		return -status;
 	pthread_mutex_lock(&p->lock);
@@ -116,7 +116,7 @@ static int attempt(struct vhost_port *p)
 		status = ENOSPC;
 	pthread_mutex_unlock(&p->lock);
 	if (status)
-		port_unregister(p);
+		vhost_port_unregister(p);
 	return status;
 }
 
@@ -147,7 +147,7 @@ static void try_port(struct vhost_port *p)
 	p->attempting = true;
 	p->down = false; // before the attempt, as the connection may end before it returns
 	pthread_mutex_unlock(&conn_lock);
-	port_unregister(p); // what the connection before has left
+	vhost_port_unregister(p); // what the connection before has left
 	reason = attempt(p);
 	pthread_mutex_lock(&conn_lock);
 	p->attempting = false;
@@ -155,11 +155,11 @@ static void try_port(struct vhost_port *p)
 	__atomic_store_n(&p->conn_errno, reason, __ATOMIC_RELAXED);
 	if (reason) {
 		p->down = true;
-		postpone(p, reason, clock_ns());
+		postpone(p, reason, vhost_clock_ns());
 	}
 	pthread_cond_broadcast(&conn_idle);
 	if (!told)
-		port_changed(p);
+		vhost_port_changed(p);
 }
 
 // The port that is due, or NULL and in *when the time at which one will be. Counts those that wait.
@@ -191,7 +191,7 @@ static void *run(void *arg)
 	for (;;) {
 		pthread_mutex_lock(&conn_lock);
 		for (;;) {
-			now = clock_ns();
+			now = vhost_clock_ns();
 			read_events(now);
 			p = due(now, &when);
 			if (!p)
@@ -207,7 +207,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-int connect_start(char **error)
+int vhost_connect_start(char **error)
 {
 	static bool started;
 	pthread_t thread;
@@ -220,8 +220,9 @@ int connect_start(char **error)
 	status = watcher < 0 || waker < 0 ? errno : rte_ctrl_thread_create(&thread, "vhost-connect", NULL, run, NULL);
 	if (status) {
 		status = abs(status);
-		*error = sentence("sockets can't be watched: %s; look at the limits of open files and of inotify instances",
-				  strerror(status));
+		*error = vhost_sentence(
+			"sockets can't be watched: %s; look at the limits of open files and of inotify instances",
+			strerror(status));
 		close(watcher);
 		close(waker);
 		return -status;
@@ -230,17 +231,17 @@ int connect_start(char **error)
 	return 0;
 }
 
-void connect_add(struct vhost_port *p)
+void vhost_connect_add(struct vhost_port *p)
 {
 	pthread_mutex_lock(&conn_lock);
 	p->down = true;
-	quicken(p, clock_ns());
+	quicken(p, vhost_clock_ns());
 	TAILQ_INSERT_TAIL(&clients, p, client);
 	pthread_mutex_unlock(&conn_lock);
 	wake_up();
 }
 
-void connect_remove(struct vhost_port *p)
+void vhost_connect_remove(struct vhost_port *p)
 {
 	struct vhost_port *other;
 
@@ -258,14 +259,14 @@ void connect_remove(struct vhost_port *p)
 	pthread_mutex_unlock(&conn_lock);
 }
 
-void connect_ending(struct vhost_port *p)
+void vhost_connect_ending(struct vhost_port *p)
 {
 	__atomic_store_n(&p->ending, true, __ATOMIC_RELEASE);
 }
 
-void connect_ended(struct vhost_port *p)
+void vhost_connect_ended(struct vhost_port *p)
 {
-	uint64_t now = clock_ns(), pause = SETTLE;
+	uint64_t now = vhost_clock_ns(), pause = SETTLE;
 	uint32_t doublings = RTE_MIN(p->talk.short_lived, 7U);
 
 	__atomic_store_n(&p->gone_at, now, __ATOMIC_RELAXED);
@@ -286,11 +287,11 @@ void connect_ended(struct vhost_port *p)
 // The library closes the descriptor of a connection that has ended before it tells us, and forgets the number only some
 // microseconds after it told us. An unregistration in between finds the connection by that number, which may belong to a new
 // connection by now, and would take that one down. There is no call that waits for the library's thread, so time must do.
-void connect_settle(struct vhost_port *p)
+void vhost_connect_settle(struct vhost_port *p)
 {
 	const struct timespec nap = {.tv_nsec = 200000};
 
 	while (__atomic_load_n(&p->ending, __ATOMIC_ACQUIRE) ||
-	       clock_ns() < __atomic_load_n(&p->gone_at, __ATOMIC_RELAXED) + SETTLE)
+	       vhost_clock_ns() < __atomic_load_n(&p->gone_at, __ATOMIC_RELAXED) + SETTLE)
 		nanosleep(&nap, NULL);
 }

@@ -31,13 +31,13 @@ static struct vhost_port *port_at(const char *path)
 {
 	struct vhost_port *p;
 
-	pthread_mutex_lock(&ports_lock);
-	TAILQ_FOREACH(p, &ports, next)
+	pthread_mutex_lock(&vhost_ports_lock);
+	TAILQ_FOREACH(p, &vhost_ports, next)
 	{
 		if (!strcmp(p->config.path, path))
 			break;
 	}
-	pthread_mutex_unlock(&ports_lock);
+	pthread_mutex_unlock(&vhost_ports_lock);
 	return p;
 }
 
@@ -47,7 +47,7 @@ static void talk_reset(struct vhost_port *p)
 	struct negotiation before = *t;
 
 	memset(t, 0, sizeof(*t));
-	t->progress = clock_ns();
+	t->progress = vhost_clock_ns();
 	t->before = before.failed ? before.failed : before.ran ? 0 : before.before;
 	t->before_bits = before.refused ? before.refused : before.ran ? 0 : before.before_bits;
 	t->short_lived = before.short_lived;
@@ -72,7 +72,7 @@ static enum rte_vhost_msg_result message_before(int vid, void *buffer)
 	if (p->talk.pending)
 		p->talk.failed = p->talk.pending;
 	p->talk.pending = m->request;
-	p->talk.asked = clock_ns();
+	p->talk.asked = vhost_clock_ns();
 	if (m->request == REQ_SET_FEATURES)
 		p->talk.refused = m->u64 & ~p->offered;
 	pthread_mutex_unlock(&p->lock);
@@ -114,12 +114,12 @@ static enum rte_vhost_msg_result message_after(int vid, void *buffer)
 		p->talk.done &= ~(1ULL << REQ_SET_FEATURES | 1ULL << REQ_SET_MEM_TABLE | 1ULL << REQ_SET_VRING_ADDR |
 				  1ULL << REQ_SET_VRING_KICK | 1ULL << REQ_SET_VRING_ENABLE);
 	if (progress)
-		p->talk.progress = clock_ns();
+		p->talk.progress = vhost_clock_ns();
 	pthread_mutex_unlock(&p->lock);
 	if (m->request == REQ_SEND_RARP)
 		wake(p);
 	if (progress)
-		port_changed(p);
+		vhost_port_changed(p);
 	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 }
 
@@ -150,7 +150,7 @@ static int new_connection(int vid)
 		return -1;
 	__atomic_store_n(&by_vid[vid], p, __ATOMIC_RELEASE);
 	rte_vhost_extern_callback_register(vid, &message_ops, NULL);
-	port_changed(p);
+	vhost_port_changed(p);
 	return 0;
 }
 
@@ -178,11 +178,11 @@ static void destroy_connection(int vid)
 	if (!p)
 		return;
 	disconnected(p);
-	connect_ended(p);
-	port_changed(p);
+	vhost_connect_ended(p);
+	vhost_port_changed(p);
 }
 
-void device_forget(struct vhost_port *p)
+void vhost_device_forget(struct vhost_port *p)
 {
 	if (p->connected)
 		disconnected(p);
@@ -210,7 +210,7 @@ static int new_device(int vid)
 	__atomic_store_n(&p->features, features, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->vid, vid, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&p->dev_lock);
-	port_changed(p);
+	vhost_port_changed(p);
 	return 0;
 }
 
@@ -221,7 +221,7 @@ static void destroy_device(int vid)
 
 	if (!p)
 		return;
-	connect_ending(p);
+	vhost_connect_ending(p);
 	pthread_mutex_lock(&p->dev_lock);
 	__atomic_store_n(&p->vid, -1, __ATOMIC_RELEASE);
 	__atomic_store_n(&p->features, 0, __ATOMIC_RELAXED);
@@ -229,7 +229,7 @@ static void destroy_device(int vid)
 	pthread_mutex_lock(&p->lock);
 	p->running = false;
 	pthread_mutex_unlock(&p->lock);
-	port_changed(p);
+	vhost_port_changed(p);
 	// In vhost_close() the library's registration mutex is held. The event thread waits for it with the queue locks of
 	// another port held (SET_FEATURES), and a worker may spin on those: waiting for workers then would never end. It isn't
 	// needed, as the caller has taken the port away from them.
@@ -274,7 +274,7 @@ static int vring_state_changed(int vid, uint16_t ring, int enable)
 		__atomic_fetch_or(on, 1U << q, __ATOMIC_RELEASE);
 	else
 		__atomic_fetch_and(on, ~(1U << q), __ATOMIC_RELEASE);
-	port_changed(p);
+	vhost_port_changed(p);
 	return 0;
 }
 
@@ -287,11 +287,11 @@ static int features_changed(int vid, uint64_t features)
 		return 0;
 	if (__atomic_load_n(&p->vid, __ATOMIC_RELAXED) >= 0)
 		__atomic_store_n(&p->features, features, __ATOMIC_RELAXED);
-	port_changed(p);
+	vhost_port_changed(p);
 	return 0;
 }
 
-const struct rte_vhost_device_ops device_ops = {
+const struct rte_vhost_device_ops vhost_device_ops = {
 	.new_connection = new_connection,
 	.destroy_connection = destroy_connection,
 	.new_device = new_device,

@@ -28,10 +28,10 @@
 	(BIT(VIRTIO_NET_F_HOST_UFO) | BIT(VIRTIO_NET_F_GUEST_UFO) | BIT(VIRTIO_NET_F_HOST_ECN) | BIT(VIRTIO_NET_F_GUEST_ECN) | \
 	 BIT(VIRTIO_NET_F_GSO))
 
-struct port_list ports = TAILQ_HEAD_INITIALIZER(ports);
-pthread_mutex_t ports_lock = PTHREAD_MUTEX_INITIALIZER;
+struct port_list vhost_ports = TAILQ_HEAD_INITIALIZER(vhost_ports);
+pthread_mutex_t vhost_ports_lock = PTHREAD_MUTEX_INITIALIZER;
 
-uint64_t clock_ns(void)
+uint64_t vhost_clock_ns(void)
 {
 	struct timespec now;
 
@@ -39,7 +39,7 @@ uint64_t clock_ns(void)
 	return now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
 }
 
-char *sentence(const char *format, ...)
+char *vhost_sentence(const char *format, ...)
 {
 	va_list args;
 	char *text;
@@ -51,7 +51,7 @@ char *sentence(const char *format, ...)
 	return text;
 }
 
-void port_changed(struct vhost_port *p)
+void vhost_port_changed(struct vhost_port *p)
 {
 	if (p->hooks.changed)
 		p->hooks.changed(p->hooks.arg);
@@ -74,7 +74,7 @@ static uint64_t bits_withheld(const struct vhost_config *config)
 	return bits;
 }
 
-int port_register(struct vhost_port *p)
+int vhost_port_register(struct vhost_port *p)
 {
 	uint64_t flags = RTE_VHOST_USER_NET_COMPLIANT_OL_FLAGS;
 	const char *path = p->config.path;
@@ -85,20 +85,21 @@ int port_register(struct vhost_port *p)
 		return -ENOSPC;
 	p->registered = true;
 	if (rte_vhost_driver_disable_features(path, bits_withheld(&p->config)) < 0 ||
-	    rte_vhost_driver_get_features(path, &p->offered) < 0 || rte_vhost_driver_callback_register(path, &device_ops) < 0) {
-		port_unregister(p);
+	    rte_vhost_driver_get_features(path, &p->offered) < 0 ||
+	    rte_vhost_driver_callback_register(path, &vhost_device_ops) < 0) {
+		vhost_port_unregister(p);
 		return -EIO;
 	}
 	return 0;
 }
 
-void port_unregister(struct vhost_port *p)
+void vhost_port_unregister(struct vhost_port *p)
 {
 	if (!p->registered)
 		return;
-	connect_settle(p);
+	vhost_connect_settle(p);
 	rte_vhost_driver_unregister(p->config.path);
-	device_forget(p);
+	vhost_device_forget(p);
 	p->registered = false;
 }
 
@@ -157,19 +158,19 @@ static int check_others(const struct vhost_config *config, char **error)
 	unsigned int descriptors = config->server ? 2 : 1;
 	struct vhost_port *p;
 
-	TAILQ_FOREACH(p, &ports, next)
+	TAILQ_FOREACH(p, &vhost_ports, next)
 	{
 		if (!strcmp(p->config.path, config->path)) {
-			*error = sentence("%s is the socket of port %s already: give each port its own", config->path,
-					  p->config.name);
+			*error = vhost_sentence("%s is the socket of port %s already: give each port its own", config->path,
+						p->config.name);
 			return -EEXIST;
 		}
 		descriptors += p->config.server ? 2 : 1;
 	}
 	if (descriptors > LIBRARY_DESCRIPTORS) {
-		*error = sentence("the vhost library serves %u connections and listening sockets at most: remove another "
-				  "vhost-user port%s",
-				  LIBRARY_DESCRIPTORS, config->server ? " or let QEMU listen" : "");
+		*error = vhost_sentence("the vhost library serves %u connections and listening sockets at most: remove another "
+					"vhost-user port%s",
+					LIBRARY_DESCRIPTORS, config->server ? " or let QEMU listen" : "");
 		return -ENOSPC;
 	}
 	return 0;
@@ -177,12 +178,12 @@ static int check_others(const struct vhost_config *config, char **error)
 
 static int check(const struct vhost_config *config, char **error)
 {
-	int status = socket_check_path(config->path, error);
+	int status = vhost_socket_check_path(config->path, error);
 
 	if (status < 0)
 		return status;
 	if (config->queues < 1 || config->queues > VHOST_MAX_QUEUES) {
-		*error = sentence("%u queue pairs can't be offered: choose 1 to %u", config->queues, VHOST_MAX_QUEUES);
+		*error = vhost_sentence("%u queue pairs can't be offered: choose 1 to %u", config->queues, VHOST_MAX_QUEUES);
 		return -EINVAL;
 	}
 	return check_others(config, error);
@@ -191,30 +192,30 @@ static int check(const struct vhost_config *config, char **error)
 static int listen_at(struct vhost_port *p, char **error)
 {
 	char folder[PATH_MAX];
-	int status = socket_clear_stale(p->config.path, error);
+	int status = vhost_socket_clear_stale(p->config.path, error);
 
 	if (status < 0)
 		return status;
 	snprintf(folder, sizeof(folder), "%s", p->config.path);
 	*(strrchr(folder, '/') + 1) = '\0';
 	if (access(folder, W_OK | X_OK) < 0) {
-		*error = sentence("no socket can be made in %s: %s", folder, strerror(errno));
+		*error = vhost_sentence("no socket can be made in %s: %s", folder, strerror(errno));
 		return -errno;
 	}
-	status = port_register(p);
+	status = vhost_port_register(p);
 	if (status < 0) {
-		*error = sentence("the vhost library takes no more sockets: remove another vhost-user port");
+		*error = vhost_sentence("the vhost library takes no more sockets: remove another vhost-user port");
 		return status;
 	}
 	errno = 0;
 	if (rte_vhost_driver_start(p->config.path) < 0) {
 		status = errno ? -errno : -EIO;
-		*error = sentence("can't listen on %s: %s", p->config.path, strerror(-status));
+		*error = vhost_sentence("can't listen on %s: %s", p->config.path, strerror(-status));
 	} else {
-		status = socket_set_access(&p->config, error);
+		status = vhost_socket_set_access(&p->config, error);
 	}
 	if (status < 0)
-		port_unregister(p);
+		vhost_port_unregister(p);
 	return status;
 }
 
@@ -239,21 +240,21 @@ int vhost_open(const struct vhost_config *config, const struct vhost_hooks *hook
 	if (status < 0)
 		return status;
 	quieten();
-	status = connect_start(error);
+	status = vhost_connect_start(error);
 	if (status < 0)
 		return status;
 	p = new_port(config, hooks);
 	if (!p)
 		return -ENOMEM;
-	pthread_mutex_lock(&ports_lock);
-	TAILQ_INSERT_TAIL(&ports, p, next);
-	pthread_mutex_unlock(&ports_lock);
+	pthread_mutex_lock(&vhost_ports_lock);
+	TAILQ_INSERT_TAIL(&vhost_ports, p, next);
+	pthread_mutex_unlock(&vhost_ports_lock);
 	if (!config->server) {
-		connect_add(p);
+		vhost_connect_add(p);
 	} else if ((status = listen_at(p, error)) < 0) {
-		pthread_mutex_lock(&ports_lock);
-		TAILQ_REMOVE(&ports, p, next);
-		pthread_mutex_unlock(&ports_lock);
+		pthread_mutex_lock(&vhost_ports_lock);
+		TAILQ_REMOVE(&vhost_ports, p, next);
+		pthread_mutex_unlock(&vhost_ports_lock);
 		free_port(p);
 		return status;
 	}
@@ -276,7 +277,7 @@ int vhost_reconfigure(struct vhost_port *p, const struct vhost_config *config, c
 	if (!same(now->path, config->path) || now->server != config->server || now->queues != config->queues ||
 	    now->mtu != config->mtu || now->packed != config->packed || now->csum != config->csum || now->tso != config->tso)
 		return -ENOTSUP;
-	if (config->server && (status = socket_set_access(config, error)) < 0)
+	if (config->server && (status = vhost_socket_set_access(config, error)) < 0)
 		return status;
 	// The path stays where it is: other threads read it. Name, owner and group are the main thread's.
 	p->config.name = copy(config->name);
@@ -294,11 +295,11 @@ void vhost_close(struct vhost_port *p)
 	if (!p)
 		return;
 	if (!p->config.server)
-		connect_remove(p);
+		vhost_connect_remove(p);
 	__atomic_store_n(&p->closing, true, __ATOMIC_RELEASE);
-	port_unregister(p);
-	pthread_mutex_lock(&ports_lock);
-	TAILQ_REMOVE(&ports, p, next);
-	pthread_mutex_unlock(&ports_lock);
+	vhost_port_unregister(p);
+	pthread_mutex_lock(&vhost_ports_lock);
+	TAILQ_REMOVE(&vhost_ports, p, next);
+	pthread_mutex_unlock(&vhost_ports_lock);
 	free_port(p);
 }

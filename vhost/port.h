@@ -113,33 +113,33 @@ struct vhost_port {
 TAILQ_HEAD(port_list, vhost_port);
 
 // port.c
-extern struct port_list ports;     // open ports
-extern pthread_mutex_t ports_lock; // of the list; taken before no other lock
-uint64_t clock_ns(void);
-char *sentence(const char *format, ...) __attribute__((format(printf, 1, 2)));
-int port_register(struct vhost_port *); // with the library, not started: 0 or -errno
-void port_unregister(struct vhost_port *);
-void port_changed(struct vhost_port *);
+extern struct port_list vhost_ports;     // open ports
+extern pthread_mutex_t vhost_ports_lock; // of the list; taken before no other lock
+uint64_t vhost_clock_ns(void);
+char *vhost_sentence(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int vhost_port_register(struct vhost_port *); // with the library, not started: 0 or -errno
+void vhost_port_unregister(struct vhost_port *);
+void vhost_port_changed(struct vhost_port *);
 
 // device.c: callbacks of the library.
-extern const struct rte_vhost_device_ops device_ops;
-void device_forget(struct vhost_port *); // the library has dropped the connection without saying so (unregister)
+extern const struct rte_vhost_device_ops vhost_device_ops;
+void vhost_device_forget(struct vhost_port *); // the library has dropped the connection without saying so (unregister)
 
 // queue.c
-int queue_waiting(struct vhost_port *, int vid, uint16_t ring);
+int vhost_queue_waiting(struct vhost_port *, int vid, uint16_t ring);
 
 // connect.c
-int connect_start(char **error); // starts the connector's thread, once
-void connect_add(struct vhost_port *);
-void connect_remove(struct vhost_port *); // returns when the connector is not busy with the port and never will be
-void connect_ending(struct vhost_port *); // the library may be taking the connection down
-void connect_ended(struct vhost_port *);  // the connection has ended
-void connect_settle(struct vhost_port *); // wait until the library has finished with the connection that ended
+int vhost_connect_start(char **error); // starts the connector's thread, once
+void vhost_connect_add(struct vhost_port *);
+void vhost_connect_remove(struct vhost_port *); // returns when the connector is not busy with the port and never will be
+void vhost_connect_ending(struct vhost_port *); // the library may be taking the connection down
+void vhost_connect_ended(struct vhost_port *);  // the connection has ended
+void vhost_connect_settle(struct vhost_port *); // wait until the library has finished with the connection that ended
 
 // socket.c
-int socket_check_path(const char *path, char **error);
-int socket_clear_stale(const char *path, char **error);
-int socket_set_access(const struct vhost_config *, char **error);
-void socket_describe_access(const char *path, char *buffer, size_t size);
+int vhost_socket_check_path(const char *path, char **error);
+int vhost_socket_clear_stale(const char *path, char **error);
+int vhost_socket_set_access(const struct vhost_config *, char **error);
+void vhost_socket_describe_access(const char *path, char *buffer, size_t size);
 
 #endif

@@ -94,7 +94,7 @@ static int packed_waiting(struct vhost_port *p, int vid, uint16_t ring)
 
 // 1 if the ring has descriptors that the switch hasn't used, 0 if not, -errno if that can't be told now. The caller is a worker
 // between two quiescent points, or holds dev_lock.
-int queue_waiting(struct vhost_port *p, int vid, uint16_t ring)
+int vhost_queue_waiting(struct vhost_port *p, int vid, uint16_t ring)
 {
 	if (__atomic_load_n(&p->features, __ATOMIC_RELAXED) & (1ULL << VIRTIO_F_RING_PACKED))
 		return packed_waiting(p, vid, ring);
@@ -135,7 +135,7 @@ int vhost_rx_arm(struct vhost_port *p, uint16_t q, bool on)
 	// The guest adds, then reads whether to kick; the switch says that it wants kicks, then looks for what was added: each
 	// needs its store to be seen before its load (virtio 1.2 sections 2.7.13.4 and 2.8.21.3.1).
 	rte_smp_mb();
-	waiting = queue_waiting(p, vid, 2 * q + 1);
+	waiting = vhost_queue_waiting(p, vid, 2 * q + 1);
 	if (waiting)
 		rte_vhost_enable_guest_notification(vid, 2 * q + 1, 0);
 	return waiting;

@@ -14,18 +14,18 @@
 
 #include "port.h"
 
-int socket_check_path(const char *path, char **error)
+int vhost_socket_check_path(const char *path, char **error)
 {
 	struct sockaddr_un address;
 
 	if (!path || path[0] != '/') {
-		*error = sentence("the socket's path %s%sis not absolute: give a path that begins with /", path ? path : "",
-				  path ? " " : "");
+		*error = vhost_sentence("the socket's path %s%sis not absolute: give a path that begins with /",
+					path ? path : "", path ? " " : "");
 		return -EINVAL;
 	}
 	if (strlen(path) >= sizeof(address.sun_path)) {
-		*error = sentence("the socket's path is %zu bytes long, the kernel takes %zu: choose a shorter one",
-				  strlen(path), sizeof(address.sun_path) - 1);
+		*error = vhost_sentence("the socket's path is %zu bytes long, the kernel takes %zu: choose a shorter one",
+					strlen(path), sizeof(address.sun_path) - 1);
 		return -ENAMETOOLONG;
 	}
 	return 0;
@@ -119,7 +119,7 @@ static bool somebody_listens(const char *path)
 	return listens;
 }
 
-int socket_clear_stale(const char *path, char **error)
+int vhost_socket_clear_stale(const char *path, char **error)
 {
 	struct stat info;
 	unsigned long inode;
@@ -128,22 +128,22 @@ int socket_clear_stale(const char *path, char **error)
 	if (lstat(path, &info) < 0) {
 		if (errno == ENOENT)
 			return 0;
-		*error = sentence("%s: %s", path, strerror(errno));
+		*error = vhost_sentence("%s: %s", path, strerror(errno));
 		return -errno;
 	}
 	if (!S_ISSOCK(info.st_mode)) {
-		*error = sentence("%s exists and is not a socket: remove it or choose another path", path);
+		*error = vhost_sentence("%s exists and is not a socket: remove it or choose another path", path);
 		return -EEXIST;
 	}
 	// The table first: connecting would disturb a holder that serves one connection at a time, as QEMU does.
 	inode = listening_inode(path);
 	if (inode || somebody_listens(path)) {
 		holder(inode, who, sizeof(who));
-		*error = sentence("%s is held by %s", path, who);
+		*error = vhost_sentence("%s is held by %s", path, who);
 		return -EADDRINUSE;
 	}
 	if (unlink(path) < 0 && errno != ENOENT) {
-		*error = sentence("%s is left over and can't be removed: %s", path, strerror(errno));
+		*error = vhost_sentence("%s is left over and can't be removed: %s", path, strerror(errno));
 		return -errno;
 	}
 	return 0;
@@ -159,7 +159,7 @@ static int find_user(const char *name, uid_t *uid, char **error)
 		return 0;
 	user = getpwnam(name);
 	if (!user) {
-		*error = sentence("there is no user %s on this host to own the socket", name);
+		*error = vhost_sentence("there is no user %s on this host to own the socket", name);
 		return -EINVAL;
 	}
 	*uid = user->pw_uid;
@@ -176,14 +176,14 @@ static int find_group(const char *name, gid_t *gid, char **error)
 		return 0;
 	group = getgrnam(name);
 	if (!group) {
-		*error = sentence("there is no group %s on this host to own the socket", name);
+		*error = vhost_sentence("there is no group %s on this host to own the socket", name);
 		return -EINVAL;
 	}
 	*gid = group->gr_gid;
 	return 0;
 }
 
-int socket_set_access(const struct vhost_config *config, char **error)
+int vhost_socket_set_access(const struct vhost_config *config, char **error)
 {
 	uid_t uid = -1;
 	gid_t gid = -1;
@@ -194,19 +194,19 @@ int socket_set_access(const struct vhost_config *config, char **error)
 	if (config->group && (status = find_group(config->group, &gid, error)) < 0)
 		return status;
 	if ((config->owner || config->group) && chown(config->path, uid, gid) < 0) {
-		*error = sentence("%s can't be given to %s:%s: %s", config->path, config->owner ? config->owner : "",
-				  config->group ? config->group : "", strerror(errno));
+		*error = vhost_sentence("%s can't be given to %s:%s: %s", config->path, config->owner ? config->owner : "",
+					config->group ? config->group : "", strerror(errno));
 		return -errno;
 	}
 	if (config->mode && chmod(config->path, config->mode & 0777) < 0) {
-		*error = sentence("%s can't be given mode %04o: %s", config->path, config->mode & 0777, strerror(errno));
+		*error = vhost_sentence("%s can't be given mode %04o: %s", config->path, config->mode & 0777, strerror(errno));
 		return -errno;
 	}
 	return 0;
 }
 
 // "belongs to libvirt-qemu:kvm, mode 0755"
-void socket_describe_access(const char *path, char *buffer, size_t size)
+void vhost_socket_describe_access(const char *path, char *buffer, size_t size)
 {
 	char text[1024], user[64], group[64];
 	struct passwd pw, *found_user = NULL;

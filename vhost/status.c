@@ -69,7 +69,7 @@ static void say_disconnected(struct vhost_port *p, char *buffer, size_t size)
 	} else if (p->config.server) {
 		snprintf(buffer, size, "not connected: no front-end has connected to %s", path);
 	} else if (reason == EACCES || reason == EPERM) {
-		socket_describe_access(path, access, sizeof(access));
+		vhost_socket_describe_access(path, access, sizeof(access));
 		snprintf(buffer, size, "permission denied: %s %s; give the switch's user write access", path, access);
 	} else if (reason == ENOENT || reason == ENOTDIR) {
 		snprintf(buffer, size, "not connected: %s does not exist; is the VM started?", path);
@@ -148,7 +148,7 @@ static bool kicks_nothing(struct vhost_port *p)
 		if (__atomic_load_n(&p->rxq[q].seen, __ATOMIC_RELAXED) ||
 		    __atomic_load_n(&p->tx_state[q], __ATOMIC_RELAXED) == TX_TAKES)
 			return false;
-		if (queue_waiting(p, p->vid, 2 * q) == 0 && queue_waiting(p, p->vid, 2 * q + 1) == 0 &&
+		if (vhost_queue_waiting(p, p->vid, 2 * q) == 0 && vhost_queue_waiting(p, p->vid, 2 * q + 1) == 0 &&
 		    __atomic_load_n(&p->rxq[q].kicks, __ATOMIC_RELAXED) + kicks_pending(p->kick[q]) > 1)
 			found = true;
 	}
@@ -161,7 +161,7 @@ static bool no_buffers(struct vhost_port *p, uint64_t now)
 
 	for (unsigned int q = 0; q < VHOST_MAX_QUEUES; q++) {
 		if (!(on >> q & 1) || __atomic_load_n(&p->tx_state[q], __ATOMIC_RELAXED) != TX_STUCK ||
-		    queue_waiting(p, p->vid, 2 * q) != 0)
+		    vhost_queue_waiting(p, p->vid, 2 * q) != 0)
 			continue;
 		if (!p->stuck_since)
 			p->stuck_since = now;
@@ -188,7 +188,7 @@ static void say_running(struct vhost_port *p, uint64_t now, char *buffer, size_t
 
 void vhost_status(struct vhost_port *p, struct vhost_status *s)
 {
-	uint64_t now = clock_ns();
+	uint64_t now = vhost_clock_ns();
 
 	memset(s, 0, sizeof(*s));
 	pthread_mutex_lock(&p->dev_lock);
