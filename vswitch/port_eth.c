@@ -24,7 +24,6 @@
 
 struct eth {
 	char name[IFNAMSIZ];  // of the kernel interface; "": none
-	char devname[64];     // of the DPDK device
 	uint16_t id;
 	uint16_t n_rxq, n_txq;
 	unsigned caps;
@@ -144,12 +143,27 @@ static void close_eth(void *dev)
 	free(e);
 }
 
+// The Ethernet device that `devargs` made: by its name, or, for devargs that name it in another way, by what they match.
+static uint16_t find_device(const char *devargs)
+{
+	char name[64];
+	struct rte_dev_iterator it;
+	uint16_t id;
+
+	snprintf(name, sizeof name, "%.*s", (int)strcspn(devargs, ","), devargs);
+	if (!rte_eth_dev_get_port_by_name(name, &id))
+		return id;
+	RTE_ETH_FOREACH_MATCHING_DEV(id, devargs, &it) {
+		rte_eth_iterator_cleanup(&it);
+		return id;
+	}
+	return RTE_MAX_ETHPORTS;
+}
+
 // Probes `devargs` and sets the device up. Takes over `e`.
 static int open_device(struct eth *e, const char *devargs, const struct port_open *o, void **dev, char **error)
 {
-	struct rte_dev_iterator it;
 	struct rte_eth_dev_info info;
-	uint16_t id;
 
 	e->id = RTE_MAX_ETHPORTS;
 	for (unsigned q = 0; q < PORT_QUEUES; q++)
@@ -168,11 +182,7 @@ static int open_device(struct eth *e, const char *devargs, const struct port_ope
 		close_eth(e);
 		return refuse(rc, error, "DPDK can't open %s: %s", devargs, strerror(-rc));
 	}
-	RTE_ETH_FOREACH_MATCHING_DEV(id, devargs, &it) {
-		e->id = id;
-		rte_eth_iterator_cleanup(&it);
-		break;
-	}
+	e->id = find_device(devargs);
 	if (e->id == RTE_MAX_ETHPORTS || rte_eth_dev_info_get(e->id, &info)) {
 		close_eth(e);
 		return refuse(-ENODEV, error, "DPDK opened %s, but it is no network device", devargs);
