@@ -38,7 +38,8 @@ enum {
 	IP_SHIM6 = 140,
 };
 
-#define MAX_EXT 16 // extension headers; more is an attack on parsers
+#define MAX_EXT 16     // extension headers; more is an attack on parsers
+#define MAX_L3_LEN 511 // what an mbuf can say of the network header in its nine bits
 
 struct cursor {
 	const uint8_t *data;
@@ -139,7 +140,7 @@ static int parse_icmp(const struct cursor *c, struct pkt *p, struct flow_key *k,
 	}
 	NEED(c, ofs, 4, p, ICMP);
 	uint8_t type = c->data[ofs], code = c->data[ofs + 1];
-	p->l4_len = 8;
+	p->l4_len = (uint8_t)min;
 	k->sport = rte_cpu_to_be_16(type);
 	k->dport = rte_cpu_to_be_16(code);
 	if (p->class != CLASS_PLAIN)
@@ -166,8 +167,8 @@ static int parse_l4(const struct cursor *c, struct pkt *p, struct flow_key *k, u
 	case IP_UDP:
 		return parse_udp(c, p, k, left);
 	case IP_ICMP:
-	case IP_ICMPV6:
-		return parse_icmp(c, p, k, left);
+	case IP_ICMPV6: // either is the other family's unknown protocol
+		return (p->proto == IP_ICMP) == (p->ethertype == ETH_IPV4) ? parse_icmp(c, p, k, left) : 0;
 	case IP_SCTP:
 		if (left < 12) {
 			DROP(p, SCTP);
@@ -356,7 +357,7 @@ static void offload_to_tx(struct rte_mbuf *m, struct pkt *p)
 		DROP(p, CSUM);
 		return;
 	}
-	if (!tcp && !udp) {
+	if ((!tcp && !udp) || p->l4_ofs - p->l3_ofs > MAX_L3_LEN) {
 		// The vhost library leaves SCTP to us too; its checksum is a CRC that no guest here is offered.
 		p->drop = (uint16_t)(parse_reason_base + (rx & RTE_MBUF_F_RX_LRO ? parse_GSO : parse_CSUM));
 		return;
@@ -386,7 +387,7 @@ int parse(struct rte_mbuf *m, struct flow_key *k)
 	struct cursor c = {rte_pktmbuf_mtod(m, const uint8_t *), m->data_len, m->pkt_len};
 	bool offload = (m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_NONE ||
 		       (m->ol_flags & RTE_MBUF_F_RX_LRO);
-	bool gso = m->ol_flags & RTE_MBUF_F_RX_LRO;
+	bool gso = m->ol_flags & (RTE_MBUF_F_RX_LRO | RTE_MBUF_F_TX_TCP_SEG); // TX: parsed before, it waited to be resolved
 
 	memset(k, 0, sizeof *k);
 	k->port = p->in_port;
@@ -394,10 +395,11 @@ int parse(struct rte_mbuf *m, struct flow_key *k)
 	memcpy(k->dst, c.data, 12); // destination and source
 	uint32_t ofs = 12;
 	uint16_t type = get16(c.data + ofs);
-	while (unlikely((type == ETH_VLAN || type == ETH_QINQ) && p->n_tags < 2)) {
+	uint8_t n_tags = 0; // not in p yet: if the next tag is in a later segment, all of this is done again
+	while (unlikely((type == ETH_VLAN || type == ETH_QINQ) && n_tags < 2)) {
 		NEED(&c, ofs, 6, p, VLAN);
 		uint16_t tci = get16(c.data + ofs + 2), vlan = (uint16_t)(0x1000 | (tci & 0xfff));
-		if (p->n_tags++ == 0) {
+		if (n_tags++ == 0) {
 			p->tci = tci;
 			k->vlan = vlan;
 		} else {
@@ -407,12 +409,13 @@ int parse(struct rte_mbuf *m, struct flow_key *k)
 		type = get16(c.data + ofs);
 	}
 	ofs += 2;
+	p->n_tags = n_tags;
 	p->ethertype = type < 0x600 ? ETH_LLC : type;
 	k->ethertype = rte_cpu_to_be_16(p->ethertype);
 	p->l3_ofs = (uint8_t)ofs;
 	p->l3_len = (uint16_t)(m->pkt_len - ofs > 0xffff ? 0xffff : m->pkt_len - ofs);
 	p->seg_len = m->pkt_len - ofs;
-	if (unlikely(m->ol_flags & RTE_MBUF_F_TX_TCP_SEG)) // parsed before, it waited to be resolved
+	if (unlikely(m->ol_flags & RTE_MBUF_F_TX_TCP_SEG))
 		p->seg_len = (uint32_t)(m->l3_len + m->l4_len + m->tso_segsz);
 	int rc = 0;
 	if (likely(type == ETH_IPV4))
@@ -445,14 +448,17 @@ uint32_t parse_flow_hash(struct rte_mbuf *m)
 	if (p->hash)
 		return p->hash;
 	const uint8_t *data = rte_pktmbuf_mtod(m, const uint8_t *);
-	struct flow_key k = {.proto = p->proto};
+	bool fragment = p->class == CLASS_FRAG_FIRST || p->class == CLASS_FRAG_LATER;
+	bool ports = !fragment && p->l4_len && (p->proto == IP_TCP || p->proto == IP_UDP || p->proto == IP_SCTP);
+	// A later fragment doesn't show which protocol comes behind destination options in the first one.
+	struct flow_key k = {.proto = fragment ? 0 : p->proto};
 	if (p->l3_ofs && p->ethertype == ETH_IPV4 && m->data_len >= p->l3_ofs + 20)
 		memcpy(&k.v4, data + p->l3_ofs + 12, 8);
 	else if (p->l3_ofs && p->ethertype == ETH_IPV6 && m->data_len >= p->l3_ofs + 40)
 		memcpy(&k.v6, data + p->l3_ofs + 8, 32);
 	else if (m->data_len >= 12)
 		memcpy(k.dst, data, 12);
-	if (p->l4_len && p->class != CLASS_FRAG_FIRST && m->data_len >= p->l4_ofs + 4)
+	if (ports && m->data_len >= p->l4_ofs + 4)
 		memcpy(&k.sport, data + p->l4_ofs, 4);
 	p->hash = (uint32_t)(key_hash(&k, KEY_LEN_V6) >> 32) | 1;
 	return p->hash;
