@@ -123,7 +123,10 @@ static void dispatch(struct unixctl_conn *conn, int argc, const char *argv[], vo
 
 	r->conn = conn;
 	ovs_list_push_back(&requests, &r->node);
-	command->handler(r, argc, argv, command->aux);
+	// unixctl frees the words that it has counted; a handler may take some out of its own list.
+	const char **words = xmemdup(argv, (size_t)(argc + 1) * sizeof *words);
+	command->handler(r, argc, words, command->aux);
+	free(words);
 }
 
 void control_register(const char *name, const char *usage, int min_args, int max_args, control_handler *handler, void *aux)

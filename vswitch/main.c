@@ -305,7 +305,7 @@ static bool due(long long *at, long long now, long long interval)
 	return true;
 }
 
-static long long balance_interval = LLONG_MAX;
+static long long balance_interval = 10000;
 static long long stats_interval = 5000;
 
 static void note_intervals(const struct config *c)
