@@ -1,5 +1,6 @@
 """The database client (vswitch/db*.c) against a real ovsdb-server, and the control socket."""
 
+import contextlib
 import itertools
 import json
 import signal
@@ -17,17 +18,15 @@ MAC = "52:54:00:00:00:01"
 @pytest.fixture
 def things(tmp_path):
     """Started with make(); all are stopped at the end."""
-    made = []
+    with contextlib.ExitStack() as made:  # stops the rest too, if one has crashed
 
-    def make(kind, *args, **kwargs):
-        thing = kind(*args, **kwargs)
-        made.append(thing)
-        return thing
+        def make(kind, *args, **kwargs):
+            thing = kind(*args, **kwargs)
+            made.callback(thing.stop)
+            return thing
 
-    make.folder = tmp_path
-    yield make
-    for thing in reversed(made):
-        thing.stop()
+        make.folder = tmp_path
+        yield make
 
 
 @pytest.fixture
