@@ -28,7 +28,8 @@ struct vhost_config {
 	const char *group;
 	mode_t mode;         // server: permission bits of the socket, 0: leave
 	uint16_t queues;     // queue pairs offered at most, 1..VHOST_MAX_QUEUES
-	uint16_t mtu;        // announced by VIRTIO_NET_F_MTU, bytes of layer 3; 0: not offered
+	uint16_t mtu;        // not 0: offer VIRTIO_NET_F_MTU. The guest gets the value from its front-end (QEMU's host_mtu=), as
+			     // the protocol has no way to announce one from here
 	bool packed;         // offer VIRTIO_F_RING_PACKED
 	bool csum;           // offer checksum offloads
 	bool tso;            // offer TSO (needs csum)
@@ -58,7 +59,8 @@ struct vhost_status {
 
 // 0, or a negative errno and *error (malloc'ed, one sentence without the port's name).
 int vhost_open(const struct vhost_config *, const struct vhost_hooks *, struct vhost_port **, char **error);
-// Changes what can be changed without reconnecting (owner, group, mode). -ENOTSUP: close and open again.
+// Changes what can be changed without reconnecting (name, owner, group, mode, one MTU that isn't 0 to another).
+// -ENOTSUP: close and open again.
 int vhost_reconfigure(struct vhost_port *, const struct vhost_config *, char **error);
 // The caller has taken the port away from the workers and has waited for them. Disconnects the guest.
 void vhost_close(struct vhost_port *);
@@ -76,13 +78,13 @@ uint16_t vhost_rx(struct vhost_port *, uint16_t q, struct rte_mempool *, struct 
 // Gives up to n packets to the guest on queue pair `q`; returns how many it took, always the first ones. Packets stay the caller's:
 // the caller frees what was taken too. Several workers may call it for one queue at once (the library's queue lock).
 uint16_t vhost_tx(struct vhost_port *, uint16_t q, struct rte_mbuf **, uint16_t n);
-// Guest notifications (kicks) of guest -> switch queue q on or off. Returns 1 if packets are waiting (checked after
-// switching on; kicks are off again then), 0 if not and the worker may wait, -errno if the queue can't be armed: -ENODEV there is
-// no device or the queue is off, so nothing to wait for until hooks->changed(); -EAGAIN the guest's memory is just being
-// exchanged, poll on; -ENOTSUP the front-end gave no descriptor to kick, poll for ever. Old kicks are taken off the descriptor.
+// Guest notifications (kicks) of guest -> switch queue q on or off. Returns 1 if packets are waiting (checked after switching
+// on; kicks are off again then), 0 if not and the worker may wait, -errno if the queue can't be armed: -ENODEV there is no
+// device or the queue is off, so nothing to wait for until hooks->changed(); -EAGAIN the guest's memory is just being
+// exchanged, poll on; -ENOTSUP the front-end gave no descriptor to kick, poll for ever. Takes old kicks off the descriptor.
 int vhost_rx_arm(struct vhost_port *, uint16_t q, bool on);
-// File descriptor that becomes readable on a kick, or -1. Main thread. The number is the port's until vhost_close(), but what it
-// refers to is exchanged when the guest's driver starts again: dup() it to wait on it, and do so again after every
+// File descriptor that becomes readable on a kick, or -1. Main thread. The number is the port's until vhost_close(), but what
+// it refers to is exchanged when the guest's driver starts again: dup() it to wait on it, and do so again after every
 // hooks->changed().
 int vhost_rx_fd(struct vhost_port *, uint16_t q);
 

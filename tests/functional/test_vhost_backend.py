@@ -195,7 +195,7 @@ def test_guest_dies_and_returns(backend, sock, server, packed):
 
 @pytest.mark.parametrize("packed", [0, 1])
 def test_guest_survives_the_backend(tmp_path, packed):
-    """The switch is restarted below a running guest (split ring: it resumes; packed: the driver of this guest starts afresh)."""
+    """The switch is restarted below a running guest (split ring: it resumes; packed: this driver starts afresh)."""
     sock = tmp_path / "vm1.sock"
     backend = Backend().ready()
     backend.open("vm1", sock, "packed")
@@ -265,8 +265,12 @@ def test_access_of_the_socket(backend, sock):
     backend.open("vm1", sock, "server", "owner=root", "group=root", "mode=600", verb="reconfigure")
     info = sock.stat()
     assert (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (0, 0, 0o600)
-    with pytest.raises(Refused):
-        backend.open("vm1", sock, "server", "queues=2", verb="reconfigure")
+    with pytest.raises(Refused) as refused:
+        backend.open("vm1", sock, "server", "owner=nobody-of-that-name", verb="reconfigure")
+    assert "no user nobody-of-that-name" in str(refused.value)
+    for other in ("queues=2", "mtu=1500", "packed", "nocsum", "notso"):
+        with pytest.raises(Refused):
+            backend.open("vm1", sock, "server", other, verb="reconfigure")
 
 
 def test_permission_denied(tmp_path):
