@@ -109,7 +109,7 @@ static bool prepare(struct worker *w, const struct lport *lp, struct rte_mbuf **
 		if (rc && !p->drop) // headers longer than any real ones
 			p->drop = (uint16_t)(parse_reason_base + parse_IPV6_EXT);
 	}
-	if (unlikely(p->trace))
+	if (unlikely(p->trace && !p->trace->used)) // else it waited to be resolved, and has been here before
 		trace_received(p, &l->whole);
 	if (unlikely(p->drop)) {
 		worker_drop(w, *m, p->drop);
@@ -457,7 +457,7 @@ static void miss_push(struct worker *w, struct port_worker *pw, struct rte_mbuf 
 	p->hash = (uint32_t)hash; // for the guard, when it leaves; parse starts afresh then
 	++*guard_of(pw, hash);
 	pw->miss[(pw->miss_head + pw->miss_n++) & (MISS_MAX - 1)] = m;
-	worker_queued(w, m, 1);
+	worker_count(w, p->origin, COUNT_QUEUED, 1);
 }
 
 static struct rte_mbuf *miss_pop(struct worker *w, struct port_worker *pw)
@@ -466,8 +466,19 @@ static struct rte_mbuf *miss_pop(struct worker *w, struct port_worker *pw)
 
 	pw->miss_n--;
 	--*guard_of(pw, pkt_of(m)->hash);
-	worker_queued(w, m, -1);
+	worker_count(w, pkt_of(m)->origin, COUNT_QUEUED, (uint64_t)-1);
 	return m;
+}
+
+// Most are resolved in the very round in which they came; a trace says which were not.
+static void trace_waiting(struct port_worker *pw, uint64_t since)
+{
+	for (unsigned i = 0; i < pw->miss_n; i++) {
+		struct pkt *p = pkt_of(pw->miss[(pw->miss_head + i) & (MISS_MAX - 1)]);
+
+		if (p->trace && p->rx_tsc == since)
+			trace_kind(p->trace, CORE_WAIT, 0);
+	}
 }
 
 unsigned forward_misses(struct worker *w, uint16_t port)
@@ -583,6 +594,8 @@ void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigne
 	run_batch(w, alive, hits);
 	if (unlikely(pw->miss_n))
 		forward_misses(w, port);
+	if (unlikely(tracer))
+		trace_waiting(pw, tsc);
 }
 
 void forward_explain(struct worker *w, uint16_t port, struct rte_mbuf *m, struct effect *overlay, uint8_t *n_overlay)
