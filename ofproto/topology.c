@@ -75,6 +75,8 @@ static int fill_trunk(struct config *c, struct config_port *cp, struct lport *lp
 
 		for (size_t t = 0; t < cp->n_trunks && !wanted; t++)
 			wanted = row_id_equal(&cp->trunks[t], &n->row);
+		if (wanted && !n->vlan && cp->n_trunks)
+			set_error(&cp->error, "network %s is in the port's trunks, but has no VLAN", n->name);
 		if (!wanted || !n->vlan || n->error)
 			continue;
 		struct membership *m = &lp->vlans[n->vlan];

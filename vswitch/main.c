@@ -36,9 +36,11 @@
 #define TICK_MS 100
 #define PROBE_MS 1000
 #define STATE_MS 1000
+#define READY_MS 5000 // systemd is told that long after the start at the latest, so that a missing database doesn't fail the unit
 
 struct options {
 	const char *db, *rundir, *logdir, *host;
+	const char *private_key, *certificate, *ca_cert;
 	int huge; // 1: yes, 0: no, -1: if there are any
 	unsigned memory_mb;
 	bool no_pci;
@@ -78,6 +80,8 @@ static void usage(void)
 	       "  --huge           use hugepages, and fail without (default: if there are some free)\n"
 	       "  --no-huge        use ordinary memory\n"
 	       "  --memory MB      memory for packet buffers and tables at most (default 2048)\n"
+	       "  --private-key FILE, --certificate FILE, --ca-cert FILE\n"
+	       "                   for a database remote of kind ssl: (PEM)\n"
 	       "  --no-pci         leave PCI devices alone\n"
 	       "  --log-stderr     log to standard error too\n"
 	       "  --version, --help\n");
@@ -85,14 +89,16 @@ static void usage(void)
 
 static struct options parse_options(int argc, char *argv[])
 {
-	enum { DB = 1, RUNDIR, LOGDIR, HOST, HUGE, NO_HUGE, MEMORY, NO_PCI, LOG_STDERR, VERSION, HELP };
+	enum { DB = 1, RUNDIR, LOGDIR, HOST, HUGE, NO_HUGE, MEMORY, NO_PCI, LOG_STDERR, KEY, CERT, CA, VERSION, HELP };
 	static const struct option known[] = {
 		{"db", required_argument, NULL, DB},         {"rundir", required_argument, NULL, RUNDIR},
 		{"logdir", required_argument, NULL, LOGDIR}, {"host", required_argument, NULL, HOST},
 		{"huge", no_argument, NULL, HUGE},           {"no-huge", no_argument, NULL, NO_HUGE},
 		{"memory", required_argument, NULL, MEMORY}, {"no-pci", no_argument, NULL, NO_PCI},
 		{"log-stderr", no_argument, NULL, LOG_STDERR}, {"version", no_argument, NULL, VERSION},
-		{"help", no_argument, NULL, HELP},           {NULL, 0, NULL, 0},
+		{"private-key", required_argument, NULL, KEY}, {"certificate", required_argument, NULL, CERT},
+		{"ca-cert", required_argument, NULL, CA},    {"help", no_argument, NULL, HELP},
+		{NULL, 0, NULL, 0},
 	};
 	static char host[HOST_NAME_MAX + 1];
 	struct options o = {.db = "unix:/run/weir/db.sock", .rundir = "/run/weir", .logdir = "/var/log/weir", .huge = -1, .memory_mb = 2048};
@@ -134,6 +140,15 @@ static struct options parse_options(int argc, char *argv[])
 			break;
 		case LOG_STDERR:
 			o.log_stderr = true;
+			break;
+		case KEY:
+			o.private_key = optarg;
+			break;
+		case CERT:
+			o.certificate = optarg;
+			break;
+		case CA:
+			o.ca_cert = optarg;
 			break;
 		case VERSION:
 			printf("weir-vswitchd %s\n", WEIR_VERSION);
@@ -294,7 +309,7 @@ static bool asked_to_end(int signal_fd)
 }
 
 struct timers {
-	long long tick, probe, state, balance, stats;
+	long long start, tick, probe, state, balance, stats;
 };
 
 static bool due(long long *at, long long now, long long interval)
@@ -329,10 +344,10 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 	if (c) {
 		note_intervals(c);
 		reconcile(c, db);
-		if (!*notified) {
-			tell_systemd("READY=1");
-			*notified = true;
-		}
+	}
+	if (!*notified && (c || now - t->start > READY_MS)) {
+		tell_systemd(c ? "READY=1" : "READY=1\nSTATUS=waits for its database");
+		*notified = true;
 	}
 	if (port_run(now)) {
 		thread_assign(false);
@@ -354,7 +369,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 
 static void main_loop(struct db *db, int signal_fd)
 {
-	struct timers t = {0};
+	struct timers t = {.start = loop_msec()};
 	bool notified = false;
 
 	while (!asked_to_end(signal_fd)) {
@@ -398,6 +413,11 @@ int main(int argc, char *argv[])
 	snprintf(path, sizeof path, "%s/weir-vswitchd.ctl", o.rundir);
 	if (control_open(path, &error))
 		die("%s", error ? error : "the control socket could not be opened");
+	if (o.private_key || o.certificate || o.ca_cert) {
+		if (!o.private_key || !o.certificate || !o.ca_cert)
+			die("--private-key, --certificate and --ca-cert are wanted together");
+		db_set_ssl(o.private_key, o.certificate, o.ca_cert);
+	}
 	struct db *db = db_open(o.db, o.host);
 	verbs_init(db);
 	tracer_init();
