@@ -53,8 +53,8 @@ static void talk_reset(struct vhost_port *p)
 	t->short_lived = before.short_lived;
 }
 
-// Called for every message before the library handles it. Requests that change memory shut out the workers' look at packed
-// rings first. It answers GET_QUEUE_NUM itself, as the library would always say 128.
+// Called for every message before the library handles it. Requests that exchange memory are checked, and shut out the workers'
+// look at packed rings first. It answers GET_QUEUE_NUM itself, as the library would always say 128.
 static enum rte_vhost_msg_result message_before(int vid, void *buffer)
 {
 	struct vhost_port *p = port_of(vid);
@@ -63,6 +63,12 @@ static enum rte_vhost_msg_result message_before(int vid, void *buffer)
 	if (!p)
 		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 	if (m->request == REQ_SET_MEM_TABLE) {
+		if (vhost_memory_check(m) < 0) {
+			pthread_mutex_lock(&p->lock);
+			p->talk.failed = REQ_SET_MEM_TABLE;
+			pthread_mutex_unlock(&p->lock);
+			return RTE_VHOST_MSG_RESULT_ERR;
+		}
 		pthread_mutex_lock(&p->mem_lock);
 		__atomic_store_n(&p->mem_seq, p->mem_seq | 1, __ATOMIC_RELEASE);
 		pthread_mutex_unlock(&p->mem_lock);

@@ -125,6 +125,9 @@ void vhost_port_changed(struct vhost_port *);
 extern const struct rte_vhost_device_ops vhost_device_ops;
 void vhost_device_forget(struct vhost_port *); // the library has dropped the connection without saying so (unregister)
 
+// memory.c
+int vhost_memory_check(void *message);
+
 // queue.c
 int vhost_queue_waiting(struct vhost_port *, int vid, uint16_t ring);
 

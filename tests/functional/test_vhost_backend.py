@@ -398,10 +398,13 @@ class FrontEnd:
         if payload:
             self.connection.sendall(payload)
 
-    def get(self, request):
-        self.send(request)
+    def answer(self):
         header = self.connection.recv(12)
         return struct.unpack("<Q", self.connection.recv(struct.unpack("<III", header)[2]))[0]
+
+    def get(self, request):
+        self.send(request)
+        return self.answer()
 
     def again(self):
         self.connection.close()
@@ -495,6 +498,36 @@ def test_memory_is_exchanged_under_the_worker(backend, sock, memory, packed):
         assert front_end.get(GET_QUEUE_NUM) == 1  # all of them have been handled
         assert backend.status("vm1")["running"]
         assert backend.worker()["loops"] > loops
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+def test_running_device_is_given_bad_memory(backend, sock, memory, packed):
+    """The memory that is mapped stays; only the port whose front-end does this may suffer."""
+    backend.open("vm1", sock, "packed")
+    reader, writer = os.pipe()
+    short = os.memfd_create("short")
+    os.ftruncate(short, 1 << 12)
+    with FrontEnd(sock) as front_end:
+        kicks = front_end.start(1 << VERSION_1 | packed << RING_PACKED, memory)
+        backend.wait("vm1", running=True)
+        for fd in (reader, short) * 20:
+            # Not of the same size, or the library says that nothing has changed.
+            front_end.send(SET_MEM_TABLE, struct.pack("<IIQQQQ", 1, 0, 0, 4 << 20, 1 << 32, 0), [fd], flags=1 | 8)
+            assert front_end.answer() == 1  # not done
+            os.eventfd_write(kicks[1], 1)
+        assert backend.status("vm1")["running"]
+        front_end.send(SEND_RARP, MAC_A + b"\0\0")
+        wait_for(lambda: backend.worker()["packets"] == 1, limit=0.8)
+        front_end.share(memory, 2 << 20)
+        # Without asking for an answer, it loses its connection.
+        front_end.share(short, 4 << 20)
+        backend.wait("vm1", connected=False)
+        assert backend.problem("vm1").startswith("memory not shared: the front-end offered memory that can't be mapped")
+        front_end.again()
+        front_end.start(1 << VERSION_1 | packed << RING_PACKED, memory)
+        backend.wait("vm1", running=True)
+    for fd in (reader, writer, short):
+        os.close(fd)
 
 
 def test_guest_driver_not_ready(backend, sock, memory):
