@@ -15,7 +15,8 @@
 STAGE_REASONS(fdb, FDB_REASONS);
 
 enum effect_kind {
-	EFFECT_LEARN,
+	EFFECT_LEARN, // port, value: key
+	EFFECT_SEEN,  // index of the entry
 };
 
 struct record {
@@ -72,11 +73,16 @@ static void source(struct resolve *r, uint64_t key, struct record *rec)
 	if (!r->net->learning || (rec->src_known && rec->src_static))
 		return;
 	r->flow->flags |= FLOW_LEARN;
+	struct effect *f = resolve_effect(r);
 	if (rec->src_known && e.port == r->in->id) {
 		r->flow->aux = e.index;
+		// Packets that come too rarely for a cached flow, or find no room in the table, never refresh one.
+		if (f) {
+			f->kind = EFFECT_SEEN;
+			f->index = e.index;
+		}
 		return;
 	}
-	struct effect *f = resolve_effect(r);
 	if (!f)
 		return;
 	f->kind = EFFECT_LEARN;
@@ -162,6 +168,11 @@ static void fdb_commit(struct worker *w, struct resolve *r, const struct effect 
 {
 	bool changed;
 	uint32_t index;
+
+	if (e->kind == EFFECT_SEEN) {
+		fdb_touch(e->index, seconds(w));
+		return;
+	}
 	enum fdb_result result = fdb_learn(e->value, e->port, seconds(w), &changed, &index);
 
 	learned(w, e->port, result);

@@ -1,12 +1,12 @@
 // fdb_table: see fdb.h.
 #include "fdb.h"
+#include "key.h"
 #include "rcu.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <rte_hash.h>
-#include <rte_hash_crc.h>
 #include <rte_rcu_qsbr.h>
 #include <rte_spinlock.h>
 
@@ -37,22 +37,21 @@ static uint32_t cursor;
 
 static uint32_t hash_key(const void *key, uint32_t len, uint32_t init)
 {
-	// Learning an address per packet is bounded by limits, but colliding addresses must not make one bucket long.
+	// Learning an address per packet is bounded by limits, but addresses that a guest chose to collide must not make one bucket long.
 	uint64_t k;
 
 	memcpy(&k, key, sizeof k);
-	unsigned __int128 r = (unsigned __int128)(k ^ 0x9e3779b97f4a7c15ULL ^ init) * 0xd6e8feb86659fd93ULL;
-	return (uint32_t)((uint64_t)r ^ (uint64_t)(r >> 64));
+	return (uint32_t)key_mum(k ^ key_secret[0], key_secret[1]);
 }
 
 int fdb_init(void)
 {
+	key_init(); // the secret of the hash
 	struct rte_hash_parameters params = {
 		.name = "fdb",
 		.entries = FDB_SIZE,
 		.key_len = sizeof(uint64_t),
 		.hash_func = hash_key,
-		.hash_func_init_val = (uint32_t)rand(),
 		.socket_id = SOCKET_ID_ANY,
 		.extra_flag = RTE_HASH_EXTRA_FLAGS_RW_CONCURRENCY_LF | RTE_HASH_EXTRA_FLAGS_EXT_TABLE,
 	};
