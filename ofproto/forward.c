@@ -143,6 +143,18 @@ static inline bool is_fresh(struct worker *w, struct flow *f)
 	return likely(f->epoch == w->epoch) || still_right(w, f);
 }
 
+// The rows that the stage named, behind its own line.
+static void trace_because(struct resolve *r)
+{
+	for (unsigned i = 0; i < r->cold->n_prov; i++) {
+		struct core_record rec = {.kind = CORE_BECAUSE, .row = r->cold->prov_row[i]};
+
+		if (r->because & 1u << i)
+			trace_put(r->trace, TRACE_CORE, &rec, sizeof rec);
+	}
+	r->because = 0;
+}
+
 static void run_resolve(struct resolve *r)
 {
 	struct flow *f = r->flow;
@@ -167,6 +179,8 @@ static void run_resolve(struct resolve *r)
 		if (!s->run)
 			f->stages &= ~(1ULL << i);
 		uint16_t reason = s->resolve ? s->resolve(r) : 0;
+		if (unlikely(r->trace))
+			trace_because(r);
 		if (reason) {
 			f->out_kind = OUT_DROP;
 			f->out = reason;

@@ -123,6 +123,7 @@ void resolve_because(struct resolve *r, uint32_t row)
 		return;
 	c->prov_stage[c->n_prov] = r->stage;
 	c->prov_row[c->n_prov++] = row;
+	r->because |= 1u << (c->n_prov - 1);
 }
 
 struct effect *resolve_effect(struct resolve *r)

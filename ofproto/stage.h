@@ -43,6 +43,7 @@ struct resolve {
 	const struct network *net;    // NULL until the vlan stage has found it
 	uint32_t fields;              // KEY_BIT()s that were read
 	uint8_t stage;                // the stage that is at work
+	uint8_t because;              // bit i: prov_row[i] was named by the stage that is at work
 	uint8_t n_effects;
 	struct effect effect[EFFECTS_MAX];
 	const struct effect *overlay; // effects of an explained packet before this one

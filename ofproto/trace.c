@@ -96,6 +96,17 @@ static void format_decided(const struct core_record *r, struct buf *b)
 	format_stages(r->stages, b);
 }
 
+static void format_row(uint32_t handle, struct buf *b)
+{
+	const struct row_info *row = row_get(handle);
+	char id[ROW_ID_STRLEN + 1];
+
+	if (!row)
+		return;
+	row_id_format(&row->id, id);
+	buf_add(b, "decided by %s %s, row %s", row->table, row->name, id);
+}
+
 static void format_core(const struct core_record *r, struct buf *b)
 {
 	switch ((enum core_record_kind)r->kind) {
@@ -127,6 +138,9 @@ static void format_core(const struct core_record *r, struct buf *b)
 	case CORE_QUEUED:
 		buf_add(b, "waits in the queue of %s", port_name(r->port));
 		break;
+	case CORE_BECAUSE:
+		format_row(r->row, b);
+		break;
 	case CORE_DIFFERS:
 		buf_add(b, "DEFECT: a fresh decision differs from the cached one: ");
 		format_decided(r, b);
@@ -139,6 +153,7 @@ static const char *core_name(const struct core_record *r)
 	static const char *const names[] = {
 		[CORE_RECEIVED] = "rx",     [CORE_HIT] = "flow",  [CORE_MISS] = "flow",    [CORE_WAIT] = "flow",  [CORE_DECIDED] = "decision",
 		[CORE_COPY] = "flood",      [CORE_SENT] = "tx",   [CORE_DROPPED] = "drop", [CORE_QUEUED] = "tx",  [CORE_DIFFERS] = "flow",
+		[CORE_BECAUSE] = "row",
 	};
 	return r->kind < sizeof names / sizeof names[0] ? names[r->kind] : "?";
 }
