@@ -1,0 +1,452 @@
+// flow: the table of a worker: growth, removal, shares of the ports, expiry, and a reader beside it.
+#include "lab.h"
+#include "flow.h"
+
+#include <pthread.h>
+
+#define MILLION 1000000u
+
+static struct flow_table *table;
+
+static void create(uint32_t limit, unsigned ports)
+{
+	struct flow_table_config c = {.limit = limit, .idle_ms = 10000};
+
+	key_init();
+	table = flow_table_create(&c);
+	assert_non_null(table);
+	flow_table_set_ports(table, ports);
+}
+
+static int teardown(void **state)
+{
+	flow_table_destroy(table);
+	table = NULL;
+	return 0;
+}
+
+// Key number n of a port, and a number that is not a multiple of it.
+static struct flow_key key_of(uint16_t port, uint32_t n)
+{
+	struct flow_key k = {.port = port, .ethertype = 8};
+	uint64_t mixed = (uint64_t)n * 0x9e3779b97f4a7c15ULL;
+
+	memcpy(k.dst, &mixed, 6);
+	memcpy(k.src, &n, 4);
+	return k;
+}
+
+static struct flow *insert(uint16_t port, uint32_t n, uint32_t now_ms)
+{
+	struct flow_key k = key_of(port, n);
+
+	return flow_table_insert(table, &k, KEY_LEN_L2, key_hash(&k, KEY_LEN_L2), now_ms);
+}
+
+static struct flow *lookup(uint16_t port, uint32_t n)
+{
+	struct flow_key k = key_of(port, n);
+	uint64_t hash = key_hash(&k, KEY_LEN_L2);
+	uint8_t len = KEY_LEN_L2;
+	struct flow *f;
+
+	flow_table_lookup(table, &k, &len, &hash, 1, &f);
+	return f;
+}
+
+static uint32_t flows(void)
+{
+	struct flow_table_stats s;
+
+	flow_table_stats(table, &s);
+	return s.flows;
+}
+
+// All keys from..to-1, in bursts; each found or not as `there` says.
+static void look_all_up(uint32_t from, uint32_t to, bool (*there)(uint32_t))
+{
+	for (uint32_t at = from; at < to;) {
+		struct flow_key keys[BURST];
+		uint64_t hash[BURST];
+		uint8_t len[BURST];
+		struct flow *f[BURST];
+		unsigned n = 0;
+
+		for (; n < BURST && at + n < to; n++) {
+			keys[n] = key_of(1, at + n);
+			hash[n] = key_hash(&keys[n], KEY_LEN_L2);
+			len[n] = KEY_LEN_L2;
+		}
+		flow_table_lookup(table, keys, len, hash, n, f);
+		for (unsigned i = 0; i < n; i++) {
+			if (!f[i] == there(at + i))
+				fail_msg("flow %u of %u is %s", at + i, to, f[i] ? "there" : "not there");
+			if (f[i])
+				assert_memory_equal(flow_key(table, f[i]), &keys[i], KEY_LEN_L2);
+		}
+		at += n;
+	}
+}
+
+static bool always(uint32_t n)
+{
+	return true;
+}
+
+static bool odd(uint32_t n)
+{
+	return n & 1;
+}
+
+static bool never(uint32_t n)
+{
+	return false;
+}
+
+static void grows_to_a_million(void **state)
+{
+	struct flow_table_stats s;
+	struct flow *first;
+
+	create(MILLION, 1);
+	first = insert(1, 0, 0);
+	first->packets = 77;
+	for (uint32_t n = 1; n < MILLION; n++) {
+		assert_non_null(insert(1, n, 0));
+		if ((n & (n - 1)) == 0) // every power of two
+			look_all_up(0, n + 1, always);
+	}
+	look_all_up(0, MILLION, always);
+	look_all_up(MILLION, MILLION + 1000, never);
+	assert_ptr_equal(lookup(1, 0), first); // a record stays where it is
+	assert_int_equal(first->packets, 77);
+	flow_table_stats(table, &s);
+	assert_int_equal(s.flows, MILLION);
+	assert_int_equal(s.inserts, MILLION);
+	assert_in_range(s.buckets, MILLION / 7, MILLION / 5);
+	assert_int_equal(flow_table_port_flows(table, 1), MILLION);
+
+	for (uint32_t n = 0; n < MILLION; n += 2)
+		flow_table_remove(table, lookup(1, n));
+	look_all_up(0, MILLION, odd);
+	assert_int_equal(flows(), MILLION / 2);
+	for (uint32_t n = 0; n < MILLION; n += 2)
+		assert_non_null(insert(1, n, 0));
+	look_all_up(0, MILLION, always);
+	assert_int_equal(flow_table_high(table), MILLION); // records are used again
+	flow_table_drop_port(table, 1);
+	assert_int_equal(flows(), 0);
+	assert_int_equal(flow_table_port_flows(table, 1), 0);
+	look_all_up(0, 1000, never);
+	assert_non_null(insert(1, 5, 0));
+	assert_int_equal(flow_table_high(table), MILLION);
+}
+
+// A hash of a few bits, as an attacker would have it: long chains of overflow buckets, which split and go.
+static void against_a_model(void **state)
+{
+	enum { KEYS = 20000 };
+	static struct flow *model[KEYS];
+	static const uint64_t masks[] = {~0ULL, 0xffff0000000003ffULL, 0x000f0000000000ffULL, 0x3fULL, 0};
+
+	for (size_t i = 0; i < sizeof masks / sizeof masks[0]; i++) {
+		unsigned keys = masks[i] ? KEYS : 500, n = 0;
+
+		create(MILLION, 1);
+		memset(model, 0, sizeof model);
+		srand(7);
+		for (int op = 0; op < 120000; op++) {
+			uint32_t key = (uint32_t)rand() % keys;
+			struct flow_key k = key_of(1, key);
+			uint64_t hash = key_hash(&k, KEY_LEN_L2) & masks[i];
+			uint8_t len = KEY_LEN_L2;
+			struct flow *f;
+
+			flow_table_lookup(table, &k, &len, &hash, 1, &f);
+			assert_ptr_equal(f, model[key]);
+			if (f && (rand() % 3 == 0 || op > 100000)) {
+				flow_table_remove(table, f);
+				model[key] = NULL;
+				n--;
+			} else if (!f && op <= 100000) {
+				model[key] = flow_table_insert(table, &k, len, hash, 0);
+				assert_non_null(model[key]);
+				n++;
+			}
+			assert_int_equal(flows(), n);
+		}
+		flow_table_destroy(table);
+	}
+	table = NULL;
+}
+
+static void keys_of_all_lengths(void **state)
+{
+	struct flow_key v6 = key_of(1, 1), v4 = key_of(1, 1);
+	uint64_t hash[2];
+	struct flow *f[2];
+	uint8_t len[2] = {KEY_LEN_V6, KEY_LEN_V4};
+
+	create(1024, 1);
+	v6.ethertype = 0xdd86;
+	v6.v6.dst[15] = 1;
+	v4.v4.dst = 1;
+	hash[0] = key_hash(&v6, KEY_LEN_V6);
+	hash[1] = key_hash(&v4, KEY_LEN_V4);
+	f[0] = flow_table_insert(table, &v6, KEY_LEN_V6, hash[0], 0);
+	f[1] = flow_table_insert(table, &v4, KEY_LEN_V4, hash[1], 0);
+	assert_ptr_not_equal(f[0], f[1]);
+	struct flow_key keys[2] = {v6, v4};
+	struct flow *found[2];
+	flow_table_lookup(table, keys, len, hash, 2, found);
+	assert_ptr_equal(found[0], f[0]);
+	assert_ptr_equal(found[1], f[1]);
+	// Found by the hash, but another key.
+	keys[0].v6.dst[15] = 2;
+	keys[1].v4.dst = 2;
+	flow_table_lookup(table, keys, len, hash, 2, found);
+	assert_null(found[0]);
+	assert_null(found[1]);
+}
+
+// A port that floods the table takes the half that is for everybody, and nobody's share.
+static void a_flood_takes_nobodys_share(void **state)
+{
+	uint32_t n = 0;
+
+	create(1024, 4); // shares of 128, 512 for whoever comes
+	while (insert(1, n, 1000))
+		assert_true(++n < 2000);
+	assert_int_equal(n, 128 + 512);
+	for (uint16_t port = 2; port <= 4; port++) {
+		for (uint32_t i = 0; i < 128; i++)
+			assert_non_null(insert(port, i, 1000));
+		assert_null(insert(port, 128, 1000));
+	}
+	assert_int_equal(flows(), 1024);
+	struct flow_table_stats s;
+	flow_table_stats(table, &s);
+	assert_int_equal(s.refusals, 4);
+	// Its own old flows make room for its new ones, and only they do.
+	for (uint32_t i = 0; i < 5000; i++)
+		assert_non_null(insert(1, 10000 + i, 2000 + i));
+	assert_int_equal(flow_table_port_flows(table, 1), 640);
+	for (uint16_t port = 2; port <= 4; port++)
+		for (uint32_t i = 0; i < 128; i++)
+			assert_non_null(lookup(port, i));
+	// What it gives back others may have.
+	flow_table_drop_port(table, 1);
+	for (uint32_t i = 128; i < 640; i++)
+		assert_non_null(insert(2, i, 1050));
+	assert_null(insert(2, 640, 1050));
+	assert_non_null(insert(1, 0, 2000));
+}
+
+static void flows_in_use_are_not_evicted(void **state)
+{
+	create(1024, 1);
+	for (uint32_t i = 0; i < 1024; i++)
+		insert(1, i, 0);
+	assert_null(insert(1, 5000, 50)); // nothing is old yet
+	for (uint32_t i = 0; i < 1024; i++)
+		if (i % 4 == 0)
+			lookup(1, i)->used_ms = 1000;
+	for (uint32_t i = 0; i < 600; i++)
+		assert_non_null(insert(1, 6000 + i, 1000));
+	for (uint32_t i = 0; i < 1024; i += 4)
+		assert_non_null(lookup(1, i));
+	assert_int_equal(flows(), 1024);
+	struct flow_table_stats s;
+	flow_table_stats(table, &s);
+	assert_int_equal(s.evictions, 600);
+}
+
+static void ports_come_and_go(void **state)
+{
+	uint32_t n = 0;
+
+	create(2048, 1);
+	while (insert(1, n, 0))
+		n++;
+	assert_int_equal(n, 2048); // alone it may have all of it
+	flow_table_set_ports(table, 2);
+	for (uint32_t i = 0; i < 512; i++)
+		assert_non_null(insert(2, i, 0));
+	assert_null(insert(2, 512, 0));
+	// Over everything: it makes room before it gets any.
+	assert_null(insert(1, n, 0));
+	assert_non_null(insert(1, n, 1000));
+	assert_int_equal(flow_table_port_flows(table, 1), 2048);
+	flow_table_drop_port(table, 1);
+	assert_non_null(insert(2, 512, 0));
+	flow_table_set_ports(table, 1);
+	for (uint32_t i = 513; i < 2048; i++)
+		assert_non_null(insert(2, i, 0));
+}
+
+static void the_limit_can_change(void **state)
+{
+	struct flow_table_config c = {.limit = 4096, .idle_ms = 500};
+
+	create(1024, 1);
+	for (uint32_t i = 0; i < 1024; i++)
+		insert(1, i, 0);
+	assert_null(insert(1, 1024, 0));
+	flow_table_configure(table, &c);
+	flow_table_set_ports(table, 1);
+	for (uint32_t i = 1024; i < 4096; i++)
+		assert_non_null(insert(1, i, 0));
+	assert_null(insert(1, 4096, 0));
+	c.limit = 2048;
+	flow_table_configure(table, &c);
+	flow_table_set_ports(table, 1);
+	assert_null(insert(1, 4096, 0)); // no more than before; it shrinks with age
+	for (int i = 0; i < 1100; i++)
+		flow_table_sweep(table, 499);
+	assert_int_equal(flows(), 4096);
+	for (int i = 0; i < 1100; i++)
+		flow_table_sweep(table, 500);
+	assert_int_equal(flows(), 0);
+	c.limit = 1;
+	flow_table_configure(table, &c);
+	flow_table_set_ports(table, 1);
+	for (uint32_t i = 0; i < 1024; i++)
+		assert_non_null(insert(1, i, 0)); // there is a least
+	c.limit = UINT32_MAX;
+	flow_table_configure(table, &c);
+	flow_table_set_ports(table, 1);
+	struct flow_table_stats s;
+	flow_table_stats(table, &s);
+	assert_int_equal(s.limit, 1 << 24); // and a most
+}
+
+static void expires(void **state)
+{
+	create(1 << 16, 1);
+	for (uint32_t i = 0; i < 10000; i++)
+		insert(1, i, i); // used at i ms
+	uint32_t now = 15000;
+	for (int i = 0; i < 1030; i++)
+		flow_table_sweep(table, now);
+	look_all_up(0, 5001, never);
+	look_all_up(5001, 10000, always);
+	struct flow_table_stats s;
+	flow_table_stats(table, &s);
+	assert_int_equal(s.expiries, 5001);
+	assert_int_equal(s.flows, 4999);
+	// The clock's milliseconds wrap after 49 days.
+	struct flow *f = lookup(1, 9999);
+	f->used_ms = UINT32_MAX - 100;
+	for (int i = 0; i < 1030; i++)
+		flow_table_sweep(table, 5000);
+	assert_ptr_equal(lookup(1, 9999), f);
+	for (int i = 0; i < 1030; i++)
+		flow_table_sweep(table, 9899);
+	assert_null(lookup(1, 9999));
+}
+
+static void decisions(void **state)
+{
+	struct flow_cold from = {.n_deps = 2, .dep_slot = {3, 4}, .dep_gen = {5, 6}, .n_prov = 1, .prov_row = {9}, .prov_stage = {2}};
+	struct flow decision = {.out_kind = OUT_PORT, .out = 7, .epoch = 11, .aux = 13};
+	struct flow_view v;
+	struct flow *f;
+
+	create(1024, 1);
+	f = insert(1, 1, 100);
+	assert_int_equal(f->aux, UINT32_MAX);
+	f->packets = 5;
+	f->bytes = 500;
+	f->used_ms = 200;
+	flow_decide(table, f, &decision, &from);
+	assert_int_equal(f->packets, 5);
+	assert_int_equal(f->bytes, 500);
+	assert_int_equal(f->used_ms, 200);
+	assert_int_equal(f->out, 7);
+	assert_true(flow_table_read(table, flow_index(table, f), &v));
+	assert_int_equal(v.flow.out, 7);
+	assert_int_equal(v.cold.n_deps, 2);
+	assert_int_equal(v.cold.dep_gen[1], 6);
+	assert_int_equal(v.cold.prov_row[0], 9);
+	assert_int_equal(v.cold.created_ms, 100);
+	assert_int_equal(v.cold.port, 1);
+	assert_int_equal(v.key.port, 1);
+	flow_table_remove(table, f);
+	assert_false(flow_table_read(table, 0, &v));
+	assert_false(flow_table_read(table, 1, &v));
+	// A record that is used again has nothing of its last flow.
+	f = insert(1, 2, 300);
+	assert_int_equal(f->packets, 0);
+	assert_int_equal(f->out, 0);
+	assert_true(flow_table_read(table, flow_index(table, f), &v));
+	assert_int_equal(v.cold.n_deps, 0);
+	assert_int_equal(v.cold.created_ms, 300);
+}
+
+static bool stop;
+
+struct reader {
+	unsigned seen, torn;
+};
+
+// What is read belongs together: the worker writes the key's number into every part of the decision.
+static void *reader(void *arg)
+{
+	struct reader *r = arg;
+
+	while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE)) {
+		for (uint32_t i = 0; i < flow_table_high(table); i++) {
+			struct flow_view v;
+			uint32_t n;
+
+			if (!flow_table_read(table, i, &v) || !v.flow.rewrite)
+				continue;
+			memcpy(&n, v.key.src, 4);
+			r->seen++;
+			r->torn += v.flow.rewrite != n || v.flow.spare != n || v.cold.dep_gen[7] != n || v.cold.prov_row[0] != n;
+		}
+	}
+	return NULL;
+}
+
+static void read_while_it_changes(void **state)
+{
+	struct reader r = {0};
+	pthread_t thread;
+
+	create(1024, 1);
+	stop = false;
+	assert_int_equal(pthread_create(&thread, NULL, reader, &r), 0);
+	for (uint32_t n = 1; n < 3000 || (__atomic_load_n(&r.seen, __ATOMIC_RELAXED) < 10000 && n < 100000000); n++) {
+		struct flow *f = insert(1, n, n * 200);
+		struct flow decision = {.rewrite = n, .spare = n};
+		struct flow_cold from = {0};
+
+		for (int i = 0; i < FLOW_DEPS; i++)
+			from.dep_gen[i] = from.prov_row[i] = n;
+		flow_decide(table, f, &decision, &from);
+		if (n > 8)
+			flow_table_remove(table, lookup(1, n - 8));
+	}
+	__atomic_store_n(&stop, true, __ATOMIC_RELEASE);
+	pthread_join(thread, NULL);
+	assert_true(r.seen > 0);
+	assert_int_equal(r.torn, 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_teardown(grows_to_a_million, teardown),
+		cmocka_unit_test_teardown(against_a_model, teardown),
+		cmocka_unit_test_teardown(keys_of_all_lengths, teardown),
+		cmocka_unit_test_teardown(a_flood_takes_nobodys_share, teardown),
+		cmocka_unit_test_teardown(flows_in_use_are_not_evicted, teardown),
+		cmocka_unit_test_teardown(ports_come_and_go, teardown),
+		cmocka_unit_test_teardown(the_limit_can_change, teardown),
+		cmocka_unit_test_teardown(expires, teardown),
+		cmocka_unit_test_teardown(decisions, teardown),
+		cmocka_unit_test_teardown(read_while_it_changes, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
