@@ -254,6 +254,9 @@ static void start_eal(const struct options *o)
 	argv[argc++] = (char *)(uintptr_t)"--file-prefix";
 	argv[argc++] = prefix;
 	argv[argc++] = (char *)(uintptr_t)"--log-level=lib.vhost:warning";
+	// It complains of qdiscs that only rte_flow on a TAP would need, and of a legacy socket that nobody wants.
+	argv[argc++] = (char *)(uintptr_t)"--log-level=pmd.net.tap:critical";
+	argv[argc++] = (char *)(uintptr_t)"--log-level=lib.telemetry:error";
 	if (want_hugepages(o)) {
 		argv[argc++] = (char *)(uintptr_t)"--in-memory";
 	} else {

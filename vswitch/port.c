@@ -333,7 +333,8 @@ static void update(struct config *c, struct config_port *cp, struct port *p)
 
 	free(p->affinity);
 	p->affinity = affinity ? strdup(affinity) : NULL;
-	if (p->device && p->signature && signature && !strcmp(p->signature, signature) && p->mtu == mtu) {
+	bool same = p->signature && signature && !strcmp(p->signature, signature);
+	if (p->device && same && p->mtu == mtu) {
 		free(signature);
 		return;
 	}
@@ -343,6 +344,7 @@ static void update(struct config *c, struct config_port *cp, struct port *p)
 	keep_config(p, cp);
 	if (p->device) {
 		struct port_open o = what_to_open(p, cp);
+		o.only_mtu = same;
 		int rc = strcmp(p->device->ops->type, cp->type) ? -ENOTSUP : p->device->ops->reconfigure(p->device->dev, &o, &error);
 
 		if (!rc)

@@ -31,6 +31,7 @@ struct port_open {
 	const struct config_port *config;
 	const char *rundir;
 	uint16_t mtu;                      // that the port should have
+	bool only_mtu;                     // reconfigure: nothing else has changed
 	unsigned n_workers;                // threads that will send
 	struct rte_mempool *pool;          // for devices that fill their rings themselves
 	void (*changed)(void *arg);        // state or queues changed; any thread

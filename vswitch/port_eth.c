@@ -18,6 +18,8 @@
 #include <rte_spinlock.h>
 
 #define RING_SIZE 512
+#define TAP_MTU 9600
+#define TAP_RING_SIZE 8   // of a TAP: buffers that one packet may fill
 #define JUMBO_MTU 1900    // beyond this a kernel ring's frame of 2,048 bytes is too small
 #define JUMBO_ROOM 9344
 #define JUMBO_BUFFERS 1024
@@ -64,8 +66,11 @@ static int configure(struct eth *e, const struct port_open *o, struct rte_eth_de
 	struct rte_eth_conf conf = {.intr_conf.rxq = 1};
 	uint64_t want = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 
+	// Without it a TAP throws away what doesn't fit one buffer.
+	if (e->is_tap)
+		conf.rxmode.offloads = info->rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
 	// The TAP driver's own checksums and segmentation are software too, and know less: ours serve.
-	if (!e->is_tap)
+	else
 		want |= RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_TSO;
 	conf.txmode.offloads = info->tx_offload_capa & want;
 	if (e->n_rxq > 1 && info->flow_type_rss_offloads && !e->name[0]) {
@@ -107,7 +112,7 @@ static int set_up(struct eth *e, const struct port_open *o, char **error)
 	rc = configure(e, o, &info, error);
 	if (rc)
 		return rc;
-	uint16_t rx_size = RING_SIZE, tx_size = RING_SIZE;
+	uint16_t rx_size = e->is_tap ? TAP_RING_SIZE : RING_SIZE, tx_size = RING_SIZE;
 	rte_eth_dev_adjust_nb_rx_tx_desc(e->id, &rx_size, &tx_size);
 	for (uint16_t q = 0; q < e->n_rxq && !rc; q++)
 		rc = rte_eth_rx_queue_setup(e->id, q, rx_size, SOCKET_ID_ANY, NULL, pool);
@@ -120,6 +125,9 @@ static int set_up(struct eth *e, const struct port_open *o, char **error)
 		if (rc && rc != -ENOTSUP)
 			return refuse(rc, error, "the device takes no MTU of %u: %s", o->mtu, strerror(-rc));
 	}
+	// The driver sends nothing larger than what it takes for the MTU, and stops there; the switch's own check is the one that counts.
+	if (e->is_tap)
+		log_line('i', "port", "SETMTU %d", rte_eth_dev_set_mtu(e->id, TAP_MTU));
 	rc = rte_eth_dev_start(e->id);
 	if (rc)
 		return refuse(rc, error, "the device can't be started: %s", strerror(-rc));
@@ -305,9 +313,17 @@ static int open_dpdk(const struct port_open *o, void **dev, char **error)
 	return e ? open_device(e, devargs, o, dev, error) : -EINVAL;
 }
 
+// Another MTU leaves the device as it is where it can: a TAP that is made anew has lost its addresses, and the container that it was given to.
 static int reconfigure_eth(void *dev, const struct port_open *o, char **error)
 {
-	return -ENOTSUP;
+	struct eth *e = dev;
+
+	if (!o->only_mtu || (!e->is_tap && (!e->name[0] || (e->mtu > JUMBO_MTU) != (o->mtu > JUMBO_MTU))))
+		return -ENOTSUP;
+	if (e->is_tap && if_nametoindex(e->name))
+		set_kernel_mtu(e->name, o->mtu);
+	e->mtu = o->mtu;
+	return 0;
 }
 
 // What the kernel says of the interface: 1 up, 0 down, -1 it is not in this network namespace (any more).
