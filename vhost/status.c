@@ -89,7 +89,8 @@ static void say_disconnected(struct vhost_port *p, char *buffer, size_t size)
 	}
 }
 
-// Connected, but the device isn't there: which step is missing?
+// Connected, but the device isn't there: which step is missing? A front-end that was refused connects again and again, so until
+// it gets further than that the reason of the refusal stays.
 static void say_unready(const struct negotiation *t, uint64_t now, char *buffer, size_t size)
 {
 	const uint32_t failed = t->pending && now > t->asked + ANSWERED ? t->pending : t->failed;
@@ -98,6 +99,10 @@ static void say_unready(const struct negotiation *t, uint64_t now, char *buffer,
 	if (t->refused)
 		say_refused(t->refused, buffer, size);
 	else if (failed == REQ_SET_MEM_TABLE)
+		snprintf(buffer, size, NOT_SHARED, "offered memory that can't be mapped");
+	else if (!(done >> REQ_SET_FEATURES & 1) && t->before_bits)
+		say_refused(t->before_bits, buffer, size);
+	else if (!(done >> REQ_SET_FEATURES & 1) && t->before == REQ_SET_MEM_TABLE)
 		snprintf(buffer, size, NOT_SHARED, "offered memory that can't be mapped");
 	else if (!(done >> REQ_SET_FEATURES & 1))
 		snprintf(buffer, size,

@@ -521,9 +521,10 @@ def test_running_device_is_given_bad_memory(backend, sock, memory, packed):
         front_end.share(memory, 2 << 20)
         # Without asking for an answer, it loses its connection.
         front_end.share(short, 4 << 20)
-        backend.wait("vm1", connected=False)
-        assert backend.problem("vm1").startswith("memory not shared: the front-end offered memory that can't be mapped")
+        wait_for(lambda: backend.problem("vm1").startswith("memory not shared: the front-end offered memory that can't be"))
         front_end.again()
+        backend.wait("vm1", connected=True, connects=2)
+        assert backend.problem("vm1").startswith("memory not shared: the front-end offered memory that can't be")
         front_end.start(1 << VERSION_1 | packed << RING_PACKED, memory)
         backend.wait("vm1", running=True)
     for fd in (reader, writer, short):
