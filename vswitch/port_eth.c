@@ -18,7 +18,6 @@
 #include <rte_spinlock.h>
 
 #define RING_SIZE 512
-#define TAP_MTU 9600
 #define TAP_RING_SIZE 8   // of a TAP: buffers that one packet may fill
 #define JUMBO_MTU 1900    // beyond this a kernel ring's frame of 2,048 bytes is too small
 #define JUMBO_ROOM 9344
@@ -125,9 +124,6 @@ static int set_up(struct eth *e, const struct port_open *o, char **error)
 		if (rc && rc != -ENOTSUP)
 			return refuse(rc, error, "the device takes no MTU of %u: %s", o->mtu, strerror(-rc));
 	}
-	// The driver sends nothing larger than what it takes for the MTU, and stops there; the switch's own check is the one that counts.
-	if (e->is_tap)
-		log_line('i', "port", "SETMTU %d", rte_eth_dev_set_mtu(e->id, TAP_MTU));
 	rc = rte_eth_dev_start(e->id);
 	if (rc)
 		return refuse(rc, error, "the device can't be started: %s", strerror(-rc));
