@@ -23,7 +23,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
-#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -292,6 +292,18 @@ static void tell_systemd(const char *text)
 	close(s);
 }
 
+// A vhost-user port takes about eight descriptors.
+static void raise_descriptor_limit(void)
+{
+	struct rlimit r;
+
+	if (getrlimit(RLIMIT_NOFILE, &r))
+		return;
+	r.rlim_cur = r.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &r))
+		log_line('w', "main", "the limit of open files could not be raised: %s", strerror(errno));
+}
+
 static int watch_signals(void)
 {
 	sigset_t set;
@@ -403,6 +415,7 @@ int main(int argc, char *argv[])
 	wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (signal_fd < 0 || wake_fd < 0)
 		die("no descriptors: %s", strerror(errno));
+	raise_descriptor_limit();
 	start_eal(&o);
 	clock_init();
 	key_init();

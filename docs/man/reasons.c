@@ -37,6 +37,6 @@ int main(void)
 		print(title, stage_list[i]->reasons, stage_list[i]->n_reasons);
 	}
 	print("On the way out", tx_rows, COUNT(tx_rows));
-	printf(".Sh SEE ALSO\n.Xr weirctl 8 ,\n.Xr weir-vswitchd 8\n");
+	printf(".Sh SEE ALSO\n.Xr weir-vswitchd 8 ,\n.Xr weirctl 8\n");
 	return 0;
 }
