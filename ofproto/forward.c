@@ -349,6 +349,9 @@ static struct rte_mbuf *rewrite(struct worker *w, struct rte_mbuf *m)
 // Packets whose egress port is known.
 static void run_egress(struct worker *w, struct pkt **p, unsigned n)
 {
+	struct rte_mbuf *out[BURST];
+	unsigned k = 0;
+
 	run_stages(w, p, n, egress_stages);
 	for (unsigned i = 0; i < n; i++) {
 		struct rte_mbuf *m = pkt_mbuf(p[i]);
@@ -362,8 +365,9 @@ static void run_egress(struct worker *w, struct pkt **p, unsigned n)
 			if (!m)
 				continue;
 		}
-		worker_tx(w, m);
+		out[k++] = m;
 	}
+	worker_tx(w, out, k);
 }
 
 static void egress_to(struct rte_mbuf *m, const struct lport *in, const struct lport *out, const struct network *net)

@@ -88,38 +88,75 @@ void worker_sent_as(struct worker *w, struct port_worker *out, uint16_t from, ui
 		trace_end(trace, CORE_SENT, out->id, 0);
 }
 
-void worker_sent(struct worker *w, struct port_worker *out, struct rte_mbuf *m)
+void worker_sent(struct worker *w, struct port_worker *out, struct rte_mbuf **m, unsigned n)
 {
-	worker_sent_as(w, out, pkt_of(m)->origin, m->pkt_len, pkt_of(m)->trace);
+	struct port_worker *egress = n ? touch(w, out->id) : NULL;
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0, first = 0; i < n; i++) {
+		struct pkt *p = pkt_of(m[i]);
+
+		bytes += m[i]->pkt_len;
+		if (unlikely(p->trace))
+			trace_end(p->trace, CORE_SENT, out->id, 0);
+		// Packets of one origin come in rows: one count for each.
+		if (i + 1 < n && pkt_of(m[i + 1])->origin == p->origin)
+			continue;
+		struct port_worker *origin = touch(w, p->origin);
+		if (likely(origin))
+			count_add(&origin->counts, COUNT_SENT, i + 1 - first);
+		first = i + 1;
+	}
+	if (likely(egress)) {
+		count_add(&egress->counts, COUNT_TX, n);
+		count_add(&egress->counts, COUNT_TX_BYTES, bytes);
+	}
+	rte_pktmbuf_free_bulk(m, n);
+}
+
+// Of a dry worker: what would become of the packet at its egress port.
+static void tx_dry(struct worker *w, struct rte_mbuf *m)
+{
+	struct pkt *p = pkt_of(m);
+	uint16_t why = w->probe ? w->probe(w, p->out) : 0;
+
+	if (why) {
+		worker_drop(w, m, why);
+		return;
+	}
+	if (p->trace)
+		trace_end(p->trace, CORE_SENT, p->out, 0);
 	rte_pktmbuf_free(m);
 }
 
-void worker_tx(struct worker *w, struct rte_mbuf *m)
+void worker_tx(struct worker *w, struct rte_mbuf **m, unsigned n)
 {
-	if (unlikely(w->dry)) {
-		uint16_t why = w->probe ? w->probe(w, pkt_of(m)->out) : 0;
+	struct port_worker *pw = NULL;
+	uint16_t last = 0;
 
-		if (why) {
-			worker_drop(w, m, why);
-			return;
+	for (unsigned i = 0; i < n; i++) {
+		uint16_t out = pkt_of(m[i])->out;
+
+		if (unlikely(w->dry)) {
+			tx_dry(w, m[i]);
+			continue;
 		}
-		if (pkt_of(m)->trace)
-			trace_end(pkt_of(m)->trace, CORE_SENT, pkt_of(m)->out, 0);
-		rte_pktmbuf_free(m);
-		return;
+		if (!pw || out != last) {
+			pw = worker_port(w, out);
+			last = out;
+		}
+		if (unlikely(!pw)) {
+			worker_drop(w, m[i], TX_REASON(NO_PORT));
+			continue;
+		}
+		if (!pw->tx_dirty) {
+			pw->tx_dirty = true;
+			w->tx_dirty[w->n_tx_dirty++] = pw->id;
+		}
+		pw->tx[pw->tx_n++] = m[i];
+		if (unlikely(pw->tx_n == TX_BATCH))
+			w->flush(w, pw);
 	}
-	struct port_worker *pw = worker_port(w, pkt_of(m)->out);
-	if (unlikely(!pw)) {
-		worker_drop(w, m, TX_REASON(NO_PORT));
-		return;
-	}
-	if (!pw->tx_dirty) {
-		pw->tx_dirty = true;
-		w->tx_dirty[w->n_tx_dirty++] = pw->id;
-	}
-	pw->tx[pw->tx_n++] = m;
-	if (unlikely(pw->tx_n == TX_BATCH))
-		w->flush(w, pw);
 }
 
 void worker_flush(struct worker *w)

@@ -71,12 +71,12 @@ void worker_drop(struct worker *, struct rte_mbuf *, uint16_t reason);
 void worker_lose(struct worker *, uint16_t origin, uint16_t reason);
 // As worker_drop(), on the way out of port `out`.
 void worker_drop_tx(struct worker *, struct port_worker *out, struct rte_mbuf *, uint16_t reason);
-// The packet left by port `out`: counts it, finishes its trace, frees it.
-void worker_sent(struct worker *, struct port_worker *out, struct rte_mbuf *);
+// The packets left by port `out`: counts them, finishes their traces, frees them.
+void worker_sent(struct worker *, struct port_worker *out, struct rte_mbuf **, unsigned n);
 // The same for a packet that is the device's by now: what was noted of it before.
 void worker_sent_as(struct worker *, struct port_worker *out, uint16_t origin, uint32_t bytes, struct trace *);
-// Puts the packet into the batch of egress port p->out.
-void worker_tx(struct worker *, struct rte_mbuf *);
+// Puts the packets into the batches of their egress ports, p->out.
+void worker_tx(struct worker *, struct rte_mbuf **, unsigned n);
 void worker_flush(struct worker *);   // all batches
 void worker_publish(struct worker *); // all counters
 // A packet enters (+1) or leaves (-1) a queue of the switch.

@@ -74,8 +74,7 @@ static unsigned transmit(struct worker *w, struct port_worker *pw, unsigned queu
 	if (!d->ops->tx_keeps) {
 		unsigned taken = d->ops->tx(d->dev, (uint16_t)queue, w->id, m, (uint16_t)n);
 
-		for (unsigned i = 0; i < taken; i++)
-			worker_sent(w, pw, m[i]);
+		worker_sent(w, pw, m, taken);
 		return taken;
 	}
 	for (unsigned i = 0; i < n; i++) {
