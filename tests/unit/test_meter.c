@@ -117,7 +117,8 @@ static void shared_at_once(void **state)
 		pthread_join(thread[i], NULL);
 		got += t[i].got;
 	}
-	assert_int_equal(got, 500000);
+	// Never more than the burst; less by what workers had borrowed and not used when they were done.
+	assert_in_range(got, 500000 - 4 * 64, 500000);
 }
 
 int main(void)
