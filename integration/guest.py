@@ -121,7 +121,7 @@ class Qmp:
         return json.loads(line)
 
     def execute(self, command, limit=30, **arguments):
-        request = {"execute": command, "arguments": {k.replace("_", "-"): v for k, v in arguments.items()}}
+        request = {"execute": command, "arguments": arguments}
         self.socket.settimeout(limit)
         self.socket.sendall(json.dumps(request).encode())
         end = time.monotonic() + limit
@@ -379,8 +379,7 @@ class Guest:
         position = self.nics.index(nic)
         self.qmp.execute("device_del", id=f"nic{position}")
         self.qmp.wait_event("DEVICE_DELETED", limit)
-        self.qmp.execute("netdev_del", id=f"net{position}")
-        self.qmp.execute("chardev-remove", id=f"vhost{position}")
+        self.qmp.execute("netdev_del", id=f"net{position}")  # and its chardev with it
 
     # --- inside
 

@@ -154,8 +154,8 @@ def test_queues_change_under_traffic(pair):
     assert received >= sent - 3
 
 
-@pytest.mark.parametrize("way", ["reboot", "reset"])
-@pytest.mark.parametrize("position", [0, 1], ids=["qemu listens", "switch listens"])
+# An emulated guest restarts slowly, so not every combination is tried.
+@pytest.mark.parametrize("position, way", [(0, "reset"), (1, "reboot")], ids=["qemu listens-reset", "switch listens-reboot"])
 def test_guest_restarts(pair, position, way):
     getattr(pair[position], way)()
     configure(pair[position])

@@ -10,13 +10,14 @@ def test_memory_is_not_shared(switch):
     switch.weirctl("port", "add", "vm1", "--network", "blue", "--path", nic.path)
     guest = Guest("vm1", switch.rundir, [nic], shared=False)
     try:
-        guest.start()
-        wait_for(lambda: "shared" in switch.port("vm1")["words"], 60,
+        guest.start().wait_up()
+        guest.configure("10.0.0.1/24")
+        guest.send("ping -i 0.2 10.0.0.2", 60)
+        wait_for(lambda: "shared" in switch.port("vm1")["problem"], 60,
                  lambda: f"the status to speak of shared memory; it is {switch.port('vm1')}")
-        assert switch.port("vm1")["link_state"] == "down"
     finally:
         guest.kill()
-    wait_for(lambda: "not connected" in switch.port("vm1")["words"], 20,
+    wait_for(lambda: "not connected" in switch.port("vm1")["problem"], 20,
              lambda: f"the status to say that no guest is there; it is {switch.port('vm1')}")
 
 
@@ -28,10 +29,10 @@ def test_driver_is_not_ready(switch):
         guest.start().wait_up()
         device = guest.sh("basename $(readlink -f /sys/class/net/eth0/device)")
         guest.sh(f"echo {device} > /sys/bus/virtio/drivers/virtio_net/unbind")
-        wait_for(lambda: "driver" in switch.port("vm2")["words"], 20,
+        wait_for(lambda: "driver" in switch.port("vm2")["problem"], 20,
                  lambda: f"the status to speak of the driver; it is {switch.port('vm2')}")
         guest.sh(f"echo {device} > /sys/bus/virtio/drivers/virtio_net/bind")
-        wait_for(lambda: "driver" not in switch.port("vm2")["words"] and switch.port("vm2")["link_state"] == "up", 20,
+        wait_for(lambda: not switch.port("vm2")["problem"] and switch.port("vm2")["link_state"] == "up", 20,
                  lambda: f"the port to be up; it is {switch.port('vm2')}")
     finally:
         guest.stop()
