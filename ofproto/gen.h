@@ -24,7 +24,8 @@ static inline uint16_t gen_slot(enum gen_kind kind, uint64_t id)
 {
 	if (kind == GEN_CONFIG)
 		return 0;
-	uint64_t h = (id + kind) * 0x9e3779b97f4a7c15ULL; // Fibonacci hashing (Knuth, TAOCP 3, 6.4)
+	// Fibonacci hashing (Knuth, TAOCP 3, 6.4). Ids end below bit 60: a port never shares the slot of the network next in number.
+	uint64_t h = (id | (uint64_t)kind << 61) * 0x9e3779b97f4a7c15ULL;
 	uint16_t slot = (uint16_t)(h >> 51);
 
 	return slot ? slot : 1;
