@@ -379,6 +379,7 @@ struct config_fdb *lab_static(const struct config_network *net, const struct con
 	struct config_fdb *f = &lab.config->fdb[lab.config->n_fdb++];
 
 	assert_true(lab.config->n_fdb <= MAX_ROWS);
+	free(f->error); // of a row that the test has taken away
 	*f = (struct config_fdb){.network = net->row, .port = port->row};
 	next_row(&f->row);
 	read_mac(mac, f->mac);

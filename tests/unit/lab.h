@@ -44,6 +44,7 @@ struct lab {
 	unsigned n_sent, sent_room;
 	bool keep;             // copy what is sent into `sent`; false: count only
 	bool traced;           // mark every packet received
+	bool beyond_ok;        // a stage of the test reads beyond its profile, on purpose
 	char *trace;           // lines of the last trace that was finished
 	unsigned traces;       // how many were
 	unsigned open_traces;
@@ -86,6 +87,11 @@ void lab_burst(uint16_t port, struct rte_mbuf **, unsigned n);
 void lab_flush(void); // what waits for egress, and the counters
 void lab_forget_sent(void);
 const struct lab_sent *lab_sent_to(uint16_t port); // the first one, NULL: none
+
+// What forward_explain() says of the packet: its trace, to be freed. `overlay`, `n`: may be NULL.
+char *lab_explain(uint16_t port, struct rte_mbuf *, struct effect *overlay, uint8_t *n);
+// From now on the worker has a pool of so few buffers for its copies; -1: the large one again.
+void lab_few_buffers(int n);
 
 uint64_t lab_count(uint16_t port, enum count);
 uint64_t lab_drops(uint16_t port, const char *reason); // "vlan.DISABLED"
