@@ -178,8 +178,12 @@ static void fdb_commit(struct worker *w, struct resolve *r, const struct effect 
 	learned(w, e->port, result);
 	if (changed || result == FDB_KNOWN)
 		r->flow->aux = index;
-	if (changed)
+	if (!changed)
+		return;
+	if (memcmp(r->key->src, r->key->dst, 6))
 		resolve_bump(r, GEN_FDB, e->value);
+	else // the destination was looked up before its address was learned: stale at once
+		gen_bump(gen_slot(GEN_FDB, e->value));
 }
 
 static void fdb_refresh(struct worker *w, const struct flow *f)

@@ -64,6 +64,15 @@ static void learns(void **state)
 	lab_expect_drop(a, "udp,dl_src=02:00:00:00:00:0a,dl_dst=02:00:00:00:00:0a", "fdb.SAME_PORT");
 }
 
+// A frame to its own source address is flooded while that isn't known, and learns it at the same time.
+static void to_itself(void **state)
+{
+	lab_expect_ports(a, "udp,dl_src=02:00:00:00:00:0a,dl_dst=02:00:00:00:00:0a", b, c, 0);
+	lab_expect_drop(a, "udp,dl_src=02:00:00:00:00:0a,dl_dst=02:00:00:00:00:0a", "fdb.SAME_PORT");
+	lab_expect_drop(a, "udp,dl_src=02:00:00:00:00:0a,dl_dst=02:00:00:00:00:0a", "fdb.SAME_PORT");
+	lab_expect_trace("cached flow");
+}
+
 static void networks_know_nothing_of_each_other(void **state)
 {
 	struct config_network *red = lab_network("red", 20);
@@ -610,6 +619,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(learns, setup, teardown),
+		cmocka_unit_test_setup_teardown(to_itself, setup, teardown),
 		cmocka_unit_test_setup_teardown(networks_know_nothing_of_each_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(groups_and_broadcast_flood, setup, teardown),
 		cmocka_unit_test_setup_teardown(moves, setup, teardown),
