@@ -76,6 +76,13 @@ static void trace_kind(struct trace *t, uint8_t kind, uint16_t port)
 	trace_put(t, TRACE_CORE, &r, sizeof r);
 }
 
+static void trace_lost(struct trace *t, uint16_t port)
+{
+	struct core_record r = {.kind = CORE_DROPPED, .port = port, .reason = FLOW_REASON(NO_MEMORY)};
+
+	trace_put(t, TRACE_CORE, &r, sizeof r);
+}
+
 // ---- from packet to key
 
 // Whatever parse() and the decision write; who the packet is and its trace stay.
@@ -414,6 +421,8 @@ static void flood(struct worker *w, struct pkt *p)
 			} else { // A copy that could not be made is a copy that was lost.
 				worker_count(w, p->origin, COUNT_COPIES, 1);
 				worker_lose(w, p->origin, FLOW_REASON(NO_MEMORY));
+				if (unlikely(p->trace))
+					trace_lost(p->trace, last->id);
 			}
 			if (n == BURST) {
 				run_egress(w, batch, n);
