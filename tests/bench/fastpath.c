@@ -1,0 +1,345 @@
+// fastpath: what the packet path of a worker costs, without any device: forward_burst() over prebuilt packets, and an egress
+// that takes all.
+//
+//     fastpath [--flows N] [--macs N] [--bytes N] [--random pairs|source] [--packets N] [--repeat N] [--limit FLOWS] [--json]
+//
+// Two ports of one network, bursts of 32 from one and the other. Each packet gets a buffer of the pool and its bytes, as the
+// vhost library does it; that is not measured. What is: forward_burst(), the egress queue, the counters, and the buffer's way
+// back to the pool.
+//
+// Prints cycles of the time stamp counter per packet, of the fastest and of the median repeat. The measured part is the
+// function measured(), the same number of packets in every run, so that instructions can be counted:
+//
+//     valgrind --tool=callgrind --collect-atstart=no --toggle-collect=measured fastpath --repeat 1 --packets 20000
+#include "egress.h"
+#include "forward.h"
+#include "frames.h"
+#include "stage.h"
+#include "worker.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <rte_cycles.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_mempool.h>
+
+#define POOL 8191
+#define REPEATS 1000
+
+static struct mix mix = {.flows = 64, .macs = 8, .bytes = 64};
+static uint64_t packets = 2000000;
+static unsigned repeat = 9;
+static struct flow_table_config table = {.limit = 1 << 20, .idle_ms = 10000};
+static bool json;
+
+static struct worker worker;
+static struct rte_mempool *pool;
+static uint8_t *frames[2]; // of both sides, FRAME_MAX apart
+static uint32_t conversations, stride, next[2];
+static uint64_t state = 0x9e3779b97f4a7c15ULL;
+static uint64_t taken; // by the egress
+
+static __attribute__((noreturn)) void fail(const char *what)
+{
+	fprintf(stderr, "fastpath: %s\n", what);
+	exit(1);
+}
+
+// ---- a device that takes everything
+
+static uint32_t one_queue(void *dev)
+{
+	return 1;
+}
+
+static unsigned no_caps(void *dev)
+{
+	return 0;
+}
+
+static uint16_t take(void *dev, uint16_t q, unsigned from, struct rte_mbuf **m, uint16_t n)
+{
+	taken += n;
+	return n;
+}
+
+static const struct port_ops null_ops = {
+	.type = "null", .rx_queues = one_queue, .tx_queues = one_queue, .caps = no_caps, .tx = take};
+static struct port_dev null_device = {.ops = &null_ops};
+
+// ---- the switch
+
+// EAL's files: a folder of this process.
+static char run_dir[] = "/tmp/fastpath.XXXXXX";
+
+static void remove_run_dir(void)
+{
+	static const char *const part[] = {"dpdk/rte", "dpdk", ""};
+	char path[64];
+
+	for (unsigned i = 0; i < 3; i++) {
+		snprintf(path, sizeof path, "%s/%s", run_dir, part[i]);
+		rmdir(path);
+	}
+}
+
+static void start_eal(void)
+{
+	char *argv[] = {(char[]){"fastpath"},
+			(char[]){"--no-huge"},
+			(char[]){"-m"},
+			(char[]){"128"},
+			(char[]){"--no-pci"},
+			(char[]){"--no-telemetry"},
+			(char[]){"--no-shconf"},
+			(char[]){"--log-level=lib.eal:error"},
+			(char[]){"--lcores"},
+			NULL,
+			NULL};
+	cpu_set_t set;
+	char cores[32] = "0";
+
+	if (!mkdtemp(run_dir) || setenv("RUNTIME_DIRECTORY", run_dir, 1) || atexit(remove_run_dir))
+		fail("no folder in /tmp");
+	// One thread, which stays where the caller put it.
+	sched_getaffinity(0, sizeof set, &set);
+	for (int i = 0; i < CPU_SETSIZE; i++) {
+		if (CPU_ISSET(i, &set)) {
+			snprintf(cores, sizeof cores, "0@%d", i);
+			break;
+		}
+	}
+	argv[9] = cores;
+	if (rte_eal_init(10, argv) < 0)
+		fail(rte_strerror(rte_errno));
+	sched_setaffinity(0, sizeof set, &set);
+}
+
+static void add_port(uint16_t id)
+{
+	struct lane *l = lane_create(id, id ? &null_device : NULL, SOCKET_ID_ANY);
+
+	if (!l)
+		fail("no memory for a port");
+	worker.port[id] = &l->pw;
+}
+
+static void start_switch(void)
+{
+	static char names[3][8] = {"a", "b", "bench"}, type[] = "vhost-user";
+	static struct config_network net = {
+		.row = {{1}},
+		.name = names[2],
+		.id = 1,
+		.mtu = 1500,
+		.learning = true,
+		.flood_unknown = true,
+		.ageing_s = 300,
+		.mac_limit = 1 << 20,
+		.flap_threshold = 5,
+		.flap_window_s = 10,
+		.flap_hold_s = 60,
+	};
+	static struct config_port ports[2];
+	struct config config = {.networks = &net, .n_networks = 1, .ports = ports, .n_ports = 2};
+
+	key_init();
+	if (rcu_init() || stages_init(stage_list, stage_list_n))
+		fail("the stages don't start");
+	forward_init();
+	pool = pkt_pool_create("bench", POOL, SOCKET_ID_ANY);
+	worker = (struct worker){
+		.miss_limit = 256, .resolve_budget = 64, .pool = pool, .flush = egress_flush, .now = 1000000000000};
+	worker.now_ms = (uint32_t)(worker.now / 1000000);
+	worker.flows = flow_table_create(&table);
+	if (!pool || !worker.flows)
+		fail("no memory");
+	for (unsigned i = 0; i < 2; i++) {
+		ports[i] = (struct config_port){
+			.row = {{2, (uint8_t)i}},
+			.name = names[i],
+			.id = (uint16_t)(i + 1),
+			.type = type,
+			.enabled = true,
+			.vlan_mode = VLAN_ACCESS,
+			.network = net.row,
+		};
+	}
+	if (stages_reconcile(&config) || ports[0].error || ports[1].error || net.error)
+		fail("the configuration is refused");
+	for (uint16_t i = 0; i <= 2; i++)
+		add_port(i);
+	flow_table_set_ports(worker.flows, 2);
+}
+
+// ---- packets
+
+static void build_frames(void)
+{
+	conversations = mix_conversations(&mix);
+	stride = mix_stride(conversations);
+	for (unsigned side = 0; side < 2; side++) {
+		frames[side] = aligned_alloc(64, (size_t)conversations * RTE_ALIGN(mix.bytes, 64));
+		if (!frames[side])
+			fail("no memory for the frames");
+		for (uint32_t c = 0; c < conversations; c++)
+			frame_build(frames[side] + (size_t)c * RTE_ALIGN(mix.bytes, 64), &mix, c, side);
+	}
+}
+
+static void take_burst(struct rte_mbuf **m, unsigned side, uint32_t step)
+{
+	if (rte_pktmbuf_alloc_bulk(pool, m, BURST))
+		fail("the pool is empty: packets were lost");
+	for (unsigned i = 0; i < BURST; i++) {
+		memcpy(rte_pktmbuf_mtod(m[i], void *), frames[side] + (size_t)next[side] * RTE_ALIGN(mix.bytes, 64), mix.bytes);
+		m[i]->data_len = (uint16_t)mix.bytes;
+		m[i]->pkt_len = mix.bytes;
+		if (mix.random)
+			frame_vary(rte_pktmbuf_mtod(m[i], uint8_t *), &mix, side, &state);
+		next[side] = (uint32_t)(((uint64_t)next[side] + step) % conversations);
+	}
+}
+
+static inline void run_burst(struct rte_mbuf **m, unsigned side)
+{
+	forward_burst(&worker, (uint16_t)(side + 1), m, BURST);
+	worker_flush(&worker);
+	if (side)
+		worker_publish(&worker);
+}
+
+static __attribute__((noinline)) void measured(struct rte_mbuf **m, unsigned side)
+{
+	run_burst(m, side);
+}
+
+// The switch learns the addresses, and makes its flows, in an order that is not that of the measurement.
+static void warm_up(void)
+{
+	struct rte_mbuf *m[BURST];
+	uint32_t rounds = mix.random ? 4096 : 3 * (conversations / BURST + 1) + 64;
+
+	for (uint32_t i = 0; i < rounds; i++) {
+		for (unsigned side = 0; side < 2; side++) {
+			take_burst(m, side, 1);
+			run_burst(m, side);
+		}
+	}
+	while (forward_misses(&worker, 1) + forward_misses(&worker, 2))
+		;
+	worker_flush(&worker);
+	rcu_poll();
+}
+
+// Cycles per packet.
+static double run_once(void)
+{
+	struct rte_mbuf *m[BURST];
+	uint64_t bursts = (packets + BURST - 1) / BURST, cycles = 0;
+
+	for (uint64_t i = 0; i < bursts; i++) {
+		unsigned side = i & 1;
+
+		take_burst(m, side, stride);
+		uint64_t start = rte_rdtsc_precise();
+		measured(m, side);
+		cycles += rte_rdtsc_precise() - start;
+		worker.now += 1000;
+	}
+	worker.now_ms = (uint32_t)(worker.now / 1000000);
+	return (double)cycles / (double)(bursts * BURST);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+// ----
+
+static unsigned number(const char *text, unsigned lo, unsigned hi)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+
+	if (*end || n < lo || n > hi) {
+		fprintf(stderr, "fastpath: \"%s\" is no number from %u to %u\n", text, lo, hi);
+		exit(2);
+	}
+	return (unsigned)n;
+}
+
+static void parse_options(int argc, char *argv[])
+{
+	static const struct option known[] = {
+		{"flows", required_argument, NULL, 'f'},
+		{"macs", required_argument, NULL, 'm'},
+		{"bytes", required_argument, NULL, 'b'},
+		{"random", required_argument, NULL, 'r'},
+		{"packets", required_argument, NULL, 'p'},
+		{"repeat", required_argument, NULL, 'n'},
+		{"limit", required_argument, NULL, 'l'},
+		{"json", no_argument, NULL, 'j'},
+		{NULL, 0, NULL, 0},
+	};
+
+	for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
+		if (c == 'f')
+			mix.flows = number(optarg, 2, 1 << 24);
+		else if (c == 'm')
+			mix.macs = number(optarg, 0, 1 << 20);
+		else if (c == 'b')
+			mix.bytes = number(optarg, FRAME_MIN, FRAME_MAX);
+		else if (c == 'r' && (!strcmp(optarg, "pairs") || !strcmp(optarg, "source")))
+			mix.random = optarg[0] == 'p' ? MIX_PAIRS : MIX_SOURCE;
+		else if (c == 'p')
+			packets = number(optarg, 1, 1u << 31);
+		else if (c == 'n')
+			repeat = number(optarg, 1, REPEATS);
+		else if (c == 'l')
+			table.limit = number(optarg, 1024, 1 << 24);
+		else if (c == 'j')
+			json = true;
+		else
+			fail("see the head of fastpath.c for its options");
+	}
+	if (!mix.macs) // one pair of addresses for each conversation
+		mix.macs = mix_root(mix_conversations(&mix));
+}
+
+int main(int argc, char *argv[])
+{
+	static double result[REPEATS];
+	struct flow_table_stats flows;
+	struct counts sum = {0};
+
+	parse_options(argc, argv);
+	start_eal();
+	start_switch();
+	build_frames();
+	warm_up();
+	uint64_t before = taken;
+	for (unsigned i = 0; i < repeat; i++)
+		result[i] = run_once();
+	worker_publish(&worker);
+	qsort(result, repeat, sizeof *result, by_value);
+	flow_table_stats(worker.flows, &flows);
+	for (unsigned i = 1; i <= 2; i++)
+		count_read(&worker.port[i]->counts, &sum);
+	double all = (double)(repeat * ((packets + BURST - 1) / BURST * BURST));
+	const char *format =
+		json ? "{\"cycles_best\": %.2f, \"cycles_median\": %.2f, \"packets\": %.0f, \"forwarded\": %" PRIu64
+		       ", \"flows\": %u, \"resolved\": %" PRIu64 ", \"dropped\": %" PRIu64 "}\n"
+		     : "%.1f cycles per packet (best), %.1f (median); %.0f packets, %" PRIu64 " forwarded, %u flows, %" PRIu64
+		       " resolved, %" PRIu64 " dropped\n";
+	printf(format, result[0], result[repeat / 2], all, taken - before, flows.flows, sum.c[COUNT_RESOLVED],
+	       sum.c[COUNT_DROPPED]);
+	return 0;
+}
