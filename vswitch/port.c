@@ -305,9 +305,12 @@ void port_reconcile_begin(struct config *c)
 		struct config_port *cp = &c->ports[i];
 		struct port *p = find_row(&cp->row);
 
-		for (size_t k = 0; k < i; k++)
+		for (size_t k = 0; k < i; k++) {
+			// The one that works already goes on.
 			if (!strcmp(c->ports[k].name, cp->name))
-				set_error(&cp->error, "another row of table Port has the name %s too", cp->name);
+				set_error(p && !c->ports[k].id ? &c->ports[k].error : &cp->error, "another row of table Port has the name %s too",
+					  cp->name);
+		}
 		if (!p)
 			continue;
 		p->seen = true; // also with an error: a row that went bad leaves its port as it was
@@ -366,9 +369,7 @@ void port_reconcile_end(struct config *c)
 
 		if (!p || cp->error)
 			continue;
-		update(c, cp, p);
-		if (p->error)
-			set_error(&cp->error, "%s", p->error);
+		update(c, cp, p); // p->error is reported with the port's state, as long as it holds
 	}
 }
 
