@@ -124,6 +124,8 @@ PARTS = [
                                                                       arguments=["--timeout-multiplier=5"])),
     ("functional-asan", "functional tests under sanitizers", lambda n: pytest(n, "tests/functional", "build-asan")),
 ]
+# A part that makes no sense when another one has failed.
+NEEDS = {"unit": "build", "functional": "build", "guests": "build", "unit-asan": "build-asan", "functional-asan": "build-asan"}
 QUICK = ["includes", "shell", "build", "unit", "functional"]
 
 
@@ -139,13 +141,19 @@ def main(arguments):
         print(f"no part {' '.join(unknown)}; scripts/test list shows them", file=sys.stderr)
         return 2
     LOGS.mkdir(parents=True, exist_ok=True)
-    start, rows = time.monotonic(), []
+    start, rows, broken = time.monotonic(), [], set()
     for name, what, function in PARTS:
         if name not in wanted:
             continue
         print(f"=== {name}: {what}", flush=True)
         began = time.monotonic()
-        result = function(name)
+        if NEEDS.get(name) in broken:
+            print(f"not run: {NEEDS[name]} has failed")
+            result = Result(failed=1)
+        else:
+            result = function(name)
+        if result.failed:
+            broken.add(name)
         rows.append((name, result, time.monotonic() - began))
         print(f"--- {name}: {result.passed} passed, {result.failed} failed, {rows[-1][2]:.0f} s", flush=True)
     print(f"\n{'part':16} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8}")
