@@ -2,6 +2,7 @@
 #include "flow.h"
 
 #include <stdlib.h>
+#include <emmintrin.h>
 #include <sys/mman.h>
 #include <rte_branch_prediction.h>
 #include <rte_prefetch.h>
@@ -149,14 +150,14 @@ static inline uint16_t tag_of(uint64_t hash)
 	return (uint16_t)(hash >> 48) | 1; // never 0: an empty slot
 }
 
-// Bit i is set if slot i has the tag.
+// Bit i is set if slot i has the tag. Two overlapping vectors of eight make the ten: a third of the instructions of a loop.
 static inline uint32_t bucket_match(const struct bucket *b, uint16_t tag)
 {
-	uint32_t hits = 0;
+	__m128i want = _mm_set1_epi16((short)tag), zero = _mm_setzero_si128();
+	__m128i low = _mm_cmpeq_epi16(_mm_loadu_si128((const void *)b->tag), want);
+	__m128i high = _mm_cmpeq_epi16(_mm_loadu_si128((const void *)(b->tag + 2)), want);
 
-	for (unsigned i = 0; i < SLOTS; i++)
-		hits |= (uint32_t)(b->tag[i] == tag) << i;
-	return hits;
+	return (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(low, zero)) | (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(high, zero)) << 2;
 }
 
 static struct flow *find(struct flow_table *t, const struct bucket *b, const struct flow_key *key, unsigned len, uint16_t tag)
@@ -178,6 +179,7 @@ void flow_table_lookup(struct flow_table *t, const struct flow_key *keys, const 
 		       struct flow **out)
 {
 	const struct bucket *b[BURST];
+	struct record *first[BURST];
 
 	for (unsigned i = 0; i < n; i++) {
 		b[i] = &t->bucket[bucket_index(t, (uint32_t)hash[i])];
@@ -186,15 +188,16 @@ void flow_table_lookup(struct flow_table *t, const struct flow_key *keys, const 
 	for (unsigned i = 0; i < n; i++) {
 		uint32_t hits = bucket_match(b[i], tag_of(hash[i]));
 
+		first[i] = NULL;
 		if (likely(hits)) {
-			const struct record *r = &t->record[b[i]->index[__builtin_ctz(hits)]];
-
-			rte_prefetch0(&r->key);
-			rte_prefetch0(&r->flow);
+			first[i] = &t->record[b[i]->index[__builtin_ctz(hits)]];
+			rte_prefetch0(&first[i]->key);
+			rte_prefetch0(&first[i]->flow);
 		}
 	}
 	for (unsigned i = 0; i < n; i++)
-		out[i] = find(t, b[i], &keys[i], len[i], tag_of(hash[i]));
+		out[i] = likely(first[i] && key_equal(&first[i]->key, &keys[i], len[i])) ? &first[i]->flow
+											  : find(t, b[i], &keys[i], len[i], tag_of(hash[i]));
 }
 
 static struct bucket *overflow_get(struct flow_table *t, uint32_t *index)

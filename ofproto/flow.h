@@ -7,6 +7,7 @@
 #define OFPROTO_FLOW_H
 
 #include "key.h"
+#include "pkt.h"
 #include "sizes.h"
 
 #include <stdbool.h>
@@ -21,13 +22,12 @@ struct flow {
 	uint64_t bytes;
 	uint32_t epoch;     // global epoch in which the decision was known to be right
 	uint32_t used_ms;   // worker's time of its last packet, milliseconds
-	uint16_t out;       // port, network or drop reason, by out_kind
-	uint8_t out_kind;   // enum out_kind
-	uint8_t vlan_op;    // enum vlan_op
-	uint16_t vlan_tci;
-	uint16_t qinq;
-	uint16_t network;
-	uint16_t flags;     // FLOW_*
+	union {
+		struct decision decision;
+		struct {
+			DECISION
+		};
+	};
 	uint32_t aux;       // the FDB entry of the source; ~0: none
 	uint32_t refreshed_ms; // when its stages last heard that it is in use
 	uint32_t spare;

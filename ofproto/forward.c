@@ -97,13 +97,12 @@ static void pkt_reset(struct pkt *p)
 	p->trace = keep.trace;
 }
 
-// Parses *m (which may get another head) and makes its keys. False: it was malformed and is dropped.
-static bool prepare(struct worker *w, const struct lport *lp, struct rte_mbuf **m, struct lookup *l)
+// Headers in several buffers, a trace, malformed input: what prepare() rarely meets. False: the packet is dropped.
+static __rte_noinline bool prepare_rest(struct worker *w, struct rte_mbuf **m, struct flow_key *whole, int rc)
 {
 	struct pkt *p = pkt_of(*m);
-	int rc = parse(*m, &l->whole);
 
-	if (unlikely(rc == -EAGAIN)) {
+	if (rc == -EAGAIN) {
 		struct rte_mbuf *head = pkt_own_headers(*m, PARSE_HEADERS_MAX, w->pool);
 
 		if (!head) {
@@ -112,23 +111,35 @@ static bool prepare(struct worker *w, const struct lport *lp, struct rte_mbuf **
 		}
 		*m = head;
 		p = pkt_of(head);
-		rc = parse(head, &l->whole);
+		rc = parse(head, whole);
 		if (rc && !p->drop) // headers longer than any real ones
 			p->drop = (uint16_t)(parse_reason_base + parse_IPV6_EXT);
 	}
-	if (unlikely(p->trace && !p->trace->used)) // else it waited to be resolved, and has been here before
-		trace_received(p, &l->whole);
-	if (unlikely(p->drop)) {
+	if (p->trace && !p->trace->used) // else it waited to be resolved, and has been here before
+		trace_received(p, whole);
+	if (p->drop) {
 		worker_drop(w, *m, p->drop);
 		return false;
 	}
-	struct membership in = lport_classify(lp, l->whole.vlan);
+	return true;
+}
+
+// Parses *m (which may get another head) and makes its whole key and the one masked by its profile. False: it was malformed and is dropped.
+static inline bool prepare(struct worker *w, const struct lport *lp, struct rte_mbuf **m, struct flow_key *whole, struct flow_key *key,
+			   uint8_t *len, uint64_t *hash)
+{
+	int rc = parse(*m, whole);
+	struct pkt *p = pkt_of(*m);
+
+	if (unlikely(rc || p->trace || p->drop) && !prepare_rest(w, m, whole, rc))
+		return false;
+	struct membership in = lport_classify(lp, whole->vlan);
 	const struct profile *pr = profile_get(in.profile);
-	p->network = in.network;
-	l->whole.profile = in.profile;
-	l->len = (uint8_t)key_len(pr, l->whole.ethertype);
-	key_mask(&l->key, &l->whole, pr, l->len);
-	l->hash = key_hash(&l->key, l->len);
+	pkt_of(*m)->network = in.network;
+	whole->profile = in.profile;
+	*len = (uint8_t)key_len(pr, whole->ethertype);
+	key_mask(key, whole, pr, *len);
+	*hash = key_hash(key, *len);
 	return true;
 }
 
@@ -268,7 +279,7 @@ static struct flow *resolve_packet(struct worker *w, struct rte_mbuf *m, struct 
 }
 
 // A traced packet that a cached flow serves: shows how the decision came about, by making it once more, and holds both to each other.
-static void trace_hit(struct worker *w, struct rte_mbuf *m, struct lookup *l, struct flow *f)
+static void trace_hit(struct worker *w, struct rte_mbuf *m, const struct flow_key *whole, struct flow *f)
 {
 	struct pkt *p = pkt_of(m);
 	struct flow again;
@@ -276,7 +287,7 @@ static void trace_hit(struct worker *w, struct rte_mbuf *m, struct lookup *l, st
 	struct resolve r;
 
 	trace_decision(p->trace, CORE_HIT, f, flow_index(w->flows, f));
-	resolve_start(&r, w, m, &l->whole, &again, &cold);
+	resolve_start(&r, w, m, whole, &again, &cold);
 	r.trace = p->trace;
 	run_resolve(&r);
 	if ((again.out_kind != f->out_kind || again.out != f->out || again.vlan_op != f->vlan_op || again.stages != f->stages) &&
@@ -299,13 +310,8 @@ static inline void apply(struct worker *w, struct rte_mbuf *m, struct flow *f)
 {
 	struct pkt *p = pkt_of(m);
 
-	p->out = f->out;
-	p->out_kind = f->out_kind;
+	p->decision = f->decision;
 	p->stages = f->stages;
-	p->flow_flags = f->flags;
-	p->vlan_op = f->vlan_op;
-	p->vlan_tci = f->vlan_tci;
-	p->qinq = f->qinq;
 	f->packets++;
 	f->bytes += m->pkt_len;
 	f->used_ms = w->now_ms;
@@ -531,14 +537,14 @@ unsigned forward_misses(struct worker *w, uint16_t port)
 			struct flow *f, scratch;
 
 			pkt_reset(pkt_of(m));
-			if (!prepare(w, lp, &m, &l))
+			if (!prepare(w, lp, &m, &l.whole, &l.key, &l.len, &l.hash))
 				continue;
 			flow_table_lookup(w->flows, &l.key, &l.len, &l.hash, 1, &f);
 			if (!f || !is_fresh(w, f)) {
 				f = resolve_packet(w, m, &l, f, &scratch);
 				budget--;
 			} else if (unlikely(pkt_of(m)->trace)) {
-				trace_hit(w, m, &l, f);
+				trace_hit(w, m, &l.whole, f);
 			}
 			apply(w, m, f);
 			ready[n++] = m;
@@ -570,19 +576,30 @@ static void receive(struct worker *w, uint16_t port, struct rte_mbuf *m, uint64_
 		p->trace = w->mark(w, tracer, m);
 }
 
+// A hit that is traced: its whole key once more, which the burst didn't keep.
+static __rte_noinline void trace_burst_hit(struct worker *w, struct rte_mbuf *m, struct flow *f)
+{
+	struct flow_key whole;
+	struct trace *t = pkt_of(m)->trace;
+
+	pkt_reset(pkt_of(m));
+	parse(m, &whole);
+	pkt_of(m)->trace = t;
+	trace_hit(w, m, &whole, f);
+}
+
 void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigned n)
 {
 	struct port_worker *pw = worker_port(w, port);
 	const struct lport *lp = lport_get(port);
 	struct tracer *tracer = rcu_read(w->tracer);
-	struct flow_key key[BURST];
-	struct lookup l[BURST];
+	struct flow_key whole, key[BURST];
 	uint8_t len[BURST];
 	uint64_t hash[BURST];
 	struct flow *flow[BURST];
 	struct rte_mbuf *alive[BURST];
 	uint64_t tsc = rte_rdtsc(), bytes = 0;
-	unsigned k = 0;
+	unsigned k = 0, hits = 0;
 
 	w->epoch = gen_read_epoch();
 	for (unsigned i = 0; i < n; i++)
@@ -593,24 +610,18 @@ void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigne
 		alive[k] = m[i];
 		if (unlikely(!lp || !pw))
 			worker_drop(w, m[i], FLOW_REASON(PORT_GONE));
-		else if (likely(prepare(w, lp, &alive[k], &l[k])))
+		else if (likely(prepare(w, lp, &alive[k], &whole, &key[k], &len[k], &hash[k])))
 			k++;
 	}
 	worker_count(w, port, COUNT_RX, n);
 	worker_count(w, port, COUNT_RX_BYTES, bytes);
 	if (unlikely(!k))
 		return;
-	for (unsigned i = 0; i < k; i++) {
-		memcpy(&key[i], &l[i].key, l[i].len);
-		len[i] = l[i].len;
-		hash[i] = l[i].hash;
-	}
 	flow_table_lookup(w->flows, key, len, hash, k, flow);
-	unsigned hits = 0;
 	for (unsigned i = 0; i < k; i++) {
 		if (likely(flow[i] && is_fresh(w, flow[i]) && !(pw->miss_n && *guard_of(pw, hash[i])))) {
 			if (unlikely(pkt_of(alive[i])->trace))
-				trace_hit(w, alive[i], &l[i], flow[i]);
+				trace_burst_hit(w, alive[i], flow[i]);
 			apply(w, alive[i], flow[i]);
 			alive[hits++] = alive[i];
 		} else {
@@ -640,7 +651,7 @@ void forward_explain(struct worker *w, uint16_t port, struct rte_mbuf *m, struct
 		worker_drop(w, m, FLOW_REASON(PORT_GONE));
 		return;
 	}
-	if (!prepare(w, lp, &m, &l))
+	if (!prepare(w, lp, &m, &l.whole, &l.key, &l.len, &l.hash))
 		return;
 	resolve_start(&r, w, m, &l.whole, &flow, &cold);
 	r.trace = t;

@@ -2,11 +2,12 @@
 #include "key.h"
 #include "sizes.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
 uint64_t key_secret[6];
-static struct profile profiles[MAX_PROFILES];
+struct profile profiles[MAX_PROFILES];
 static unsigned n_profiles;
 
 static void mask_of(uint32_t fields, struct flow_key *mask)
@@ -60,13 +61,11 @@ uint16_t profile_intern(uint32_t fields)
 		return 0;
 	// Workers see a profile's id only after it was published with a port's table, which is after this.
 	mask_of(fields, &profiles[n_profiles].mask);
+	bool l2 = !(fields & ~(uint32_t)(KEY_BASE | KEY_BIT(CVLAN) | KEY_BIT(NW_PROTO)));
+	profiles[n_profiles].len = l2 ? KEY_LEN_L2 : KEY_LEN_V4;
+	profiles[n_profiles].len_ipv6 = l2 ? KEY_LEN_L2 : KEY_LEN_V6;
 	profiles[n_profiles].fields = fields;
 	return (uint16_t)n_profiles++;
-}
-
-const struct profile *profile_get(uint16_t id)
-{
-	return &profiles[id < n_profiles ? id : 0];
 }
 
 const char *key_field_name(enum key_field f)

@@ -68,8 +68,10 @@ static_assert(sizeof(struct flow_key) == 64, "a key is one cache line");
 
 // A profile: the fields that may decide for packets of one (ingress port, VLAN). Interned: equal masks are one profile.
 struct profile {
-	uint32_t fields;      // KEY_BIT()s
 	struct flow_key mask;
+	uint32_t fields;  // KEY_BIT()s
+	uint8_t len;      // bytes of the key that count for packets other than IPv6
+	uint8_t len_ipv6;
 };
 
 // A key is hashed, masked and compared by words.
@@ -113,9 +115,7 @@ static inline int key_equal(const struct flow_key *a, const struct flow_key *b, 
 // Bytes of the key that count for a packet of `ethertype` (network order) under the profile.
 static inline unsigned key_len(const struct profile *pr, uint16_t ethertype)
 {
-	if (pr->fields == KEY_BASE || (pr->fields & ~(uint32_t)(KEY_BIT(CVLAN) | KEY_BIT(NW_PROTO))) == KEY_BASE)
-		return KEY_LEN_L2;
-	return ethertype == 0xdd86 /* IPv6 */ ? KEY_LEN_V6 : KEY_LEN_V4;
+	return ethertype == 0xdd86 /* IPv6 */ ? pr->len_ipv6 : pr->len;
 }
 
 static inline void key_mask(struct flow_key *to, const struct flow_key *k, const struct profile *pr, unsigned len)
@@ -123,7 +123,10 @@ static inline void key_mask(struct flow_key *to, const struct flow_key *k, const
 	key_word *t = (key_word *)(void *)to;
 	const key_word *w = (const key_word *)(const void *)k, *m = (const key_word *)(const void *)&pr->mask;
 
-	for (unsigned i = 0; i < len / 8; i++)
+	t[0] = w[0] & m[0];
+	t[1] = w[1] & m[1];
+	t[2] = w[2] & m[2];
+	for (unsigned i = 3; i < len / 8; i++)
 		t[i] = w[i] & m[i];
 }
 
@@ -132,7 +135,12 @@ void key_init(void);
 // Main thread: id of the profile with these fields (KEY_BASE is added), made if there is none; 0, the plain L2 profile, if all ids are taken:
 // packets whose resolve reads more are then not cached, but never decided wrong.
 uint16_t profile_intern(uint32_t fields);
-const struct profile *profile_get(uint16_t id);
+// `id`: of profile_intern(). Any thread that got the id by a published table.
+extern struct profile profiles[];
+static inline const struct profile *profile_get(uint16_t id)
+{
+	return &profiles[id];
+}
 const char *key_field_name(enum key_field);
 
 #endif

@@ -88,6 +88,30 @@ void worker_sent_as(struct worker *w, struct port_worker *out, uint16_t from, ui
 		trace_end(trace, CORE_SENT, out->id, 0);
 }
 
+// Back to the pool. Packets of one buffer that nobody shares, as most are, go back together; rte_pktmbuf_free_bulk() does the same for all kinds, in three
+// times the instructions.
+static void free_packets(struct rte_mbuf **m, unsigned n)
+{
+	void *plain[TX_BATCH];
+	struct rte_mempool *pool = NULL;
+	unsigned k = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (unlikely(!RTE_MBUF_DIRECT(m[i]) || m[i]->next || rte_mbuf_refcnt_read(m[i]) != 1 || (k && m[i]->pool != pool))) {
+			rte_pktmbuf_free(m[i]);
+			continue;
+		}
+		pool = m[i]->pool;
+		plain[k++] = m[i];
+		if (unlikely(k == TX_BATCH)) {
+			rte_mempool_put_bulk(pool, plain, k);
+			k = 0;
+		}
+	}
+	if (likely(k))
+		rte_mempool_put_bulk(pool, plain, k);
+}
+
 void worker_sent(struct worker *w, struct port_worker *out, struct rte_mbuf **m, unsigned n)
 {
 	struct port_worker *egress = n ? touch(w, out->id) : NULL;
@@ -111,7 +135,7 @@ void worker_sent(struct worker *w, struct port_worker *out, struct rte_mbuf **m,
 		count_add(&egress->counts, COUNT_TX, n);
 		count_add(&egress->counts, COUNT_TX_BYTES, bytes);
 	}
-	rte_pktmbuf_free_bulk(m, n);
+	free_packets(m, n);
 }
 
 // Of a dry worker: what would become of the packet at its egress port.

@@ -51,7 +51,7 @@ static void storm_run(struct worker *w, struct pkt **p, uint16_t n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		struct limits *l = rcu_read(limits[p[i]->in_port]);
-		int what = limit_of(p[i]->flow_flags);
+		int what = limit_of(p[i]->flags);
 
 		if (!l)
 			continue;
