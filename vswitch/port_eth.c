@@ -264,6 +264,16 @@ static int open_tap(const struct port_open *o, void **dev, char **error)
 	return rc;
 }
 
+// The driver binds its sockets to the interface when their rings are there already: until then they take packets of every interface.
+static void discard_received(const struct eth *e)
+{
+	struct rte_mbuf *m[BURST];
+
+	for (uint16_t q = 0; q < e->n_rxq; q++)
+		for (unsigned i = 0; i < RING_SIZE / BURST; i++)
+			rte_pktmbuf_free_bulk(m, rte_eth_rx_burst(e->id, q, m, BURST));
+}
+
 static int open_kernel(const struct port_open *o, void **dev, char **error)
 {
 	struct eth *e = eth_new(o, error);
@@ -295,7 +305,10 @@ static int open_kernel(const struct port_open *o, void **dev, char **error)
 		return rc;
 	}
 	e->n_txq = e->n_rxq;
-	return open_device(e, devargs, o, dev, error);
+	int rc = open_device(e, devargs, o, dev, error);
+	if (!rc && !strcmp(driver, "af_packet"))
+		discard_received(e);
+	return rc;
 }
 
 static int open_dpdk(const struct port_open *o, void **dev, char **error)
