@@ -23,6 +23,8 @@
 #define JUMBO_ROOM 9344
 #define JUMBO_BUFFERS 1024
 
+static bool in_use[RTE_MAX_ETHPORTS]; // main thread
+
 struct eth {
 	char name[IFNAMSIZ];  // of the kernel interface; "": none
 	uint16_t id;
@@ -138,6 +140,7 @@ static void close_eth(void *dev)
 	struct eth *e = dev;
 
 	if (e->id != RTE_MAX_ETHPORTS) {
+		in_use[e->id] = false;
 		rte_eth_dev_stop(e->id);
 		rte_eth_dev_close(e->id);
 	}
@@ -186,11 +189,17 @@ static int open_device(struct eth *e, const char *devargs, const struct port_ope
 		close_eth(e);
 		return refuse(rc, error, "DPDK can't open %s: %s", devargs, strerror(-rc));
 	}
-	e->id = find_device(devargs);
-	if (e->id == RTE_MAX_ETHPORTS || rte_eth_dev_info_get(e->id, &info)) {
+	uint16_t id = find_device(devargs);
+	if (id == RTE_MAX_ETHPORTS || rte_eth_dev_info_get(id, &info)) {
 		close_eth(e);
 		return refuse(-ENODEV, error, "DPDK opened %s, but it is no network device", devargs);
 	}
+	if (in_use[id]) { // probing a device again succeeds
+		close_eth(e);
+		return refuse(-EBUSY, error, "another port has the device %s", devargs);
+	}
+	in_use[id] = true;
+	e->id = id;
 	e->device = info.device;
 	rc = set_up(e, o, error);
 	if (rc) {
