@@ -216,16 +216,18 @@ class Lab(Switch):
                 self.wire.pop(name).close()
             self.weirctl("port", "del", name)
 
-    def clear(self):
-        """Removes all ports and networks."""
-        for name in list(self.wire):
+    def clear(self, ports=(), networks=()):
+        """Removes all ports and networks but these."""
+        for name in [n for n in self.wire if n not in ports]:
             self.wire.pop(name).close()
-        rows = self.weirctl("port", "list", json=True)
-        networks = self.weirctl("network", "list", json=True)
-        commands = [["port", "del", row["name"]] for row in rows] + [["network", "del", row["name"]] for row in networks]
+        rows = {table: self.weirctl("list", table, json=True) for table in ("Port", "FDB", "Network")}
+        gone = [("Port", row["_uuid"]) for row in rows["Port"] if row["name"] not in ports]
+        keep = {row["_uuid"] for row in rows["Network"] if row["name"] in networks}
+        gone += [("FDB", row["_uuid"]) for row in rows["FDB"] if row["network"] not in keep]
+        gone += [("Network", row["_uuid"]) for row in rows["Network"] if row["_uuid"] not in keep]
         words = []
-        for command in commands:
-            words += ["--", *command] if words else command
+        for table, uuid in gone:
+            words += [*(["--"] if words else []), "destroy", table, uuid]
         if words:
             self.weirctl(*words)
 
@@ -430,7 +432,7 @@ class Stream:
         wait_for(lambda: self.poll() >= start + more, limit * SLOW, lambda: f"{more} packets of a stream, not {len(self.seen) - start}", 0.01)
 
     def end(self, limit=10.0):
-        """Ends it; the numbers of the packets that are missing, and whether all came in order and once."""
+        """Ends it; the numbers of the packets that are missing, and the pairs that came in wrong order or twice."""
         os.close(self.stop_fd)
         os.waitpid(self.process, 0)
         try:
@@ -441,4 +443,4 @@ class Stream:
         self.count = len(numbers)
         last = numbers[-1] if numbers else -1
         missing = sorted(set(range(last + 1)) - set(numbers))
-        return missing, numbers == sorted(set(numbers))
+        return missing, [pair for pair in zip(numbers, numbers[1:]) if pair[1] <= pair[0]]
