@@ -289,6 +289,55 @@ static void noise(void **state)
 	}
 }
 
+// The usual packet has a short way of its own; a tag sends it the long way. Both must say the same.
+static void short_and_long_way(void **state)
+{
+	uint8_t frame[COMPOSE_MAX];
+	unsigned agreed = 0;
+
+	srand(2);
+	for (int round = 0; round < 40000; round++) {
+		const char *text = corpus[(unsigned)rand() % CORPUS].text;
+		struct flow_key k[2];
+		uint32_t len;
+
+		if (strstr(text, "dl_vlan"))
+			continue;
+		len = frame_of(frame, text);
+		for (int i = rand() % 4; i > 0; i--)
+			frame[14 + (uint32_t)rand() % (len - 14)] = (uint8_t)(rand() % 2 ? rand() : 1 << rand() % 8);
+		if (rand() % 8 == 0)
+			len = 14 + (uint32_t)rand() % (len - 13);
+		struct loose *a = loose(frame, len, len);
+		len = lab_tag(frame, len, 0x8100, 5);
+		struct loose *b = loose(frame, len, len);
+		if (rand() % 4 == 0) {
+			a->m.ol_flags = b->m.ol_flags = RTE_MBUF_F_RX_L4_CKSUM_NONE | (rand() % 2 ? RTE_MBUF_F_RX_LRO : 0);
+			a->m.tso_segsz = b->m.tso_segsz = (uint16_t)(40 + rand() % 100);
+		}
+		assert_int_equal(parse(&a->m, &k[0]), 0);
+		assert_int_equal(parse(&b->m, &k[1]), 0);
+		assert_int_equal(a->p.drop, b->p.drop);
+		if (!a->p.drop) {
+			assert_int_equal(b->p.n_tags, 1);
+			b->p.n_tags = 0;
+			b->p.tci = 0;
+			b->p.l3_ofs -= b->p.l3_ofs ? 4 : 0;
+			b->p.l4_ofs -= b->p.l4_ofs ? 4 : 0;
+			k[1].vlan = 0;
+			assert_memory_equal(&a->p, &b->p, sizeof a->p);
+			assert_memory_equal(&k[0], &k[1], sizeof k[0]);
+			assert_int_equal(a->m.ol_flags, b->m.ol_flags);
+			b->m.l2_len -= b->m.l2_len ? 4 : 0;
+			assert_int_equal(a->m.tx_offload, b->m.tx_offload);
+			agreed++;
+		}
+		drop_loose(a);
+		drop_loose(b);
+	}
+	assert_true(agreed > 10000);
+}
+
 // ---- malformed
 
 static const struct {
@@ -726,6 +775,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(fields, setup, teardown),
 		cmocka_unit_test_setup_teardown(cut_short, setup, teardown),
 		cmocka_unit_test_setup_teardown(noise, setup, teardown),
+		cmocka_unit_test_setup_teardown(short_and_long_way, setup, teardown),
 		cmocka_unit_test_setup_teardown(malformed_frames, setup, teardown),
 		cmocka_unit_test_setup_teardown(extension_headers, setup, teardown),
 		cmocka_unit_test_setup_teardown(fragments_of_ipv6, setup, teardown),
