@@ -30,7 +30,8 @@ struct flow {
 	};
 	uint32_t aux;       // the FDB entry of the source; ~0: none
 	uint32_t refreshed_ms; // when its stages last heard that it is in use
-	uint32_t spare;
+	uint16_t mtu;       // FLOW_DIRECT: a packet up to this size needs nothing but to be sent
+	uint16_t spare;
 	uint64_t rewrite;   // of stages to come
 };
 static_assert(sizeof(struct flow) == 64, "the hot part of a flow is one cache line");
@@ -40,6 +41,7 @@ static_assert(sizeof(struct flow) == 64, "the hot part of a flow is one cache li
 #define FLOW_BUM_UNKNOWN 0x4
 #define FLOW_BUM (FLOW_BUM_BROADCAST | FLOW_BUM_MULTICAST | FLOW_BUM_UNKNOWN)
 #define FLOW_LEARN 0x10        // the source address is to be learned, if it isn't yet
+#define FLOW_DIRECT 0x20       // to one port, as it is: no stage has work on it but to hold it against `mtu`
 #define FLOW_UNCACHED 0x8      // a decision for one packet: no room in the table, or it read beyond its profile
 
 // What is looked at when something changes or somebody asks.

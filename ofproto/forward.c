@@ -564,28 +564,146 @@ void forward_drain(struct worker *w, uint16_t port)
 
 // ---- bursts
 
-static void receive(struct worker *w, uint16_t port, struct rte_mbuf *m, uint64_t tsc, struct tracer *tracer)
-{
-	struct pkt *p = pkt_of(m);
-
-	memset(p, 0, sizeof *p);
-	p->in_port = port;
-	p->origin = port;
-	p->rx_tsc = tsc;
-	if (unlikely(tracer))
-		p->trace = w->mark(w, tracer, m);
-}
-
 // A hit that is traced: its whole key once more, which the burst didn't keep.
 static __rte_noinline void trace_burst_hit(struct worker *w, struct rte_mbuf *m, struct flow *f)
 {
 	struct flow_key whole;
-	struct trace *t = pkt_of(m)->trace;
 
 	pkt_reset(pkt_of(m));
 	parse(m, &whole);
-	pkt_of(m)->trace = t;
 	trace_hit(w, m, &whole, f);
+}
+
+// A burst on its way to decisions.
+struct burst {
+	struct flow_key key[BURST];
+	uint64_t hash[BURST];
+	struct flow *flow[BURST];
+	struct rte_mbuf *m[BURST];
+	uint8_t len[BURST];
+	unsigned n;
+	// What common packets of the port have in common.
+	const struct profile *pr; // of untagged IPv4; NULL: there are no common packets here
+	uint64_t word0;           // first word of their keys
+	struct pkt blank;         // their struct pkt before it is parsed
+};
+
+static_assert(offsetof(struct flow_key, port) == 0 && offsetof(struct flow_key, profile) == 2 && offsetof(struct flow_key, vlan) == 4 &&
+		      offsetof(struct flow_key, ethertype) == 6 && offsetof(struct flow_key, dst) == 8 && offsetof(struct flow_key, class) == 20 &&
+		      offsetof(struct flow_key, proto) == 21 && offsetof(struct flow_key, sport) == 24 && offsetof(struct flow_key, tos) == 28 &&
+		      offsetof(struct flow_key, v4) == 32 && RTE_BYTE_ORDER == RTE_LITTLE_ENDIAN,
+	      "prepare_common() makes the key's words by itself");
+
+// The key of a packet that parse_common() knows, made word by word: bytes written one by one and read as words would stall the load.
+static inline void prepare_common(struct burst *b, const uint8_t *d, unsigned class, uint8_t proto)
+{
+	key_word *k = (key_word *)(void *)&b->key[b->n];
+	const key_word *mask = (const key_word *)(const void *)&b->pr->mask;
+	uint64_t addresses;
+	uint32_t tail, ports;
+
+	memcpy(&k[1], d, 8);
+	memcpy(&tail, d + 8, 4);
+	k[0] = b->word0;
+	k[2] = (tail | (uint64_t)class << 32 | (uint64_t)proto << 40) & mask[2];
+	b->len[b->n] = b->pr->len;
+	if (b->pr->len > KEY_LEN_L2) {
+		memcpy(&ports, d + 34, 4);
+		memcpy(&addresses, d + 26, 8);
+		k[3] = (ports | (uint64_t)(d[15] & 0xfc) << 32) & mask[3];
+		k[4] = addresses & mask[4];
+	}
+	b->hash[b->n] = key_hash(&b->key[b->n], b->pr->len);
+}
+
+// Fills b with the packets that are well-formed, and their keys.
+static void prepare_burst(struct worker *w, struct burst *b, const struct lport *lp, struct tracer *tracer, struct rte_mbuf **m, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		struct pkt *p = pkt_of(m[i]);
+		const uint8_t *d = rte_pktmbuf_mtod(m[i], const uint8_t *);
+		struct flow_key whole;
+		int class;
+
+		*p = b->blank;
+		b->m[b->n] = m[i];
+		if (likely(b->pr && (class = parse_common(d, m[i]->data_len, m[i]->pkt_len, p)) >= 0)) {
+			if (unlikely(parse_wants_offload(m[i]))) {
+				parse_offload(m[i], p);
+				if (unlikely(p->drop)) {
+					worker_drop(w, m[i], p->drop);
+					continue;
+				}
+			}
+			prepare_common(b, d, (unsigned)class, p->proto);
+			b->n++;
+			continue;
+		}
+		if (unlikely(tracer))
+			p->trace = w->mark(w, tracer, m[i]);
+		if (likely(prepare(w, lp, &b->m[b->n], &whole, &b->key[b->n], &b->len[b->n], &b->hash[b->n])))
+			b->n++;
+	}
+}
+
+static void start_burst(struct burst *b, const struct lport *lp, bool traced, uint64_t tsc)
+{
+	b->n = 0;
+	memset(&b->blank, 0, sizeof b->blank);
+	b->blank.in_port = b->blank.origin = lp->id;
+	b->blank.rx_tsc = tsc;
+	b->blank.network = lp->untagged.network;
+	b->pr = traced ? NULL : profile_get(lp->untagged.profile);
+	b->word0 = lp->id | (uint64_t)lp->untagged.profile << 16 | (uint64_t)RTE_STATIC_BSWAP16(0x0800) << 48;
+}
+
+// A packet that only needs to be sent: straight into the batch of its port. Others of the same burst may leave after it, but none of its flow.
+static inline struct port_worker *send_direct(struct worker *w, struct port_worker *out, struct rte_mbuf *m, const struct flow *f)
+{
+	if (unlikely(!out || out->id != f->out)) {
+		out = worker_port(w, f->out);
+		if (unlikely(!out)) {
+			worker_tx(w, &m, 1); // counts it as lost
+			return NULL;
+		}
+		if (!out->tx_dirty) {
+			out->tx_dirty = true;
+			w->tx_dirty[w->n_tx_dirty++] = out->id;
+		}
+	}
+	out->tx[out->tx_n++] = m;
+	if (unlikely(out->tx_n == TX_BATCH))
+		w->flush(w, out);
+	return out;
+}
+
+// Serves what cached flows serve, queues the rest.
+static void serve_burst(struct worker *w, struct port_worker *pw, struct burst *b)
+{
+	struct port_worker *out = NULL;
+	unsigned hits = 0, k = 0;
+
+	for (unsigned i = 0; i < b->n; i++) {
+		struct flow *f = b->flow[i];
+		struct rte_mbuf *m = b->m[i];
+		struct pkt *p = pkt_of(m);
+
+		if (unlikely(!f || !is_fresh(w, f) || (pw->miss_n && *guard_of(pw, b->hash[i])))) {
+			miss_push(w, pw, m, b->hash[i]);
+			continue;
+		}
+		hits++;
+		if (unlikely(p->trace))
+			trace_burst_hit(w, m, f);
+		apply(w, m, f);
+		if (likely((f->flags & FLOW_DIRECT) && p->seg_len <= f->mtu && !p->trace))
+			out = send_direct(w, out, m, f);
+		else
+			b->m[k++] = m;
+	}
+	worker_count(w, pw->id, COUNT_CACHE_HIT, hits);
+	if (k)
+		run_batch(w, b->m, k);
 }
 
 void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigned n)
@@ -593,43 +711,28 @@ void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigne
 	struct port_worker *pw = worker_port(w, port);
 	const struct lport *lp = lport_get(port);
 	struct tracer *tracer = rcu_read(w->tracer);
-	struct flow_key whole, key[BURST];
-	uint8_t len[BURST];
-	uint64_t hash[BURST];
-	struct flow *flow[BURST];
-	struct rte_mbuf *alive[BURST];
 	uint64_t tsc = rte_rdtsc(), bytes = 0;
-	unsigned k = 0, hits = 0;
+	struct burst b;
 
 	w->epoch = gen_read_epoch();
 	for (unsigned i = 0; i < n; i++)
-		rte_prefetch0(rte_pktmbuf_mtod(m[i], void *));
-	for (unsigned i = 0; i < n; i++) {
-		receive(w, port, m[i], tsc, tracer);
 		bytes += m[i]->pkt_len;
-		alive[k] = m[i];
-		if (unlikely(!lp || !pw))
-			worker_drop(w, m[i], FLOW_REASON(PORT_GONE));
-		else if (likely(prepare(w, lp, &alive[k], &whole, &key[k], &len[k], &hash[k])))
-			k++;
-	}
 	worker_count(w, port, COUNT_RX, n);
 	worker_count(w, port, COUNT_RX_BYTES, bytes);
-	if (unlikely(!k))
-		return;
-	flow_table_lookup(w->flows, key, len, hash, k, flow);
-	for (unsigned i = 0; i < k; i++) {
-		if (likely(flow[i] && is_fresh(w, flow[i]) && !(pw->miss_n && *guard_of(pw, hash[i])))) {
-			if (unlikely(pkt_of(alive[i])->trace))
-				trace_burst_hit(w, alive[i], flow[i]);
-			apply(w, alive[i], flow[i]);
-			alive[hits++] = alive[i];
-		} else {
-			miss_push(w, pw, alive[i], hash[i]);
+	if (unlikely(!lp || !pw)) {
+		for (unsigned i = 0; i < n; i++) {
+			memset(pkt_of(m[i]), 0, sizeof(struct pkt));
+			pkt_of(m[i])->in_port = pkt_of(m[i])->origin = port;
+			if (unlikely(tracer))
+				pkt_of(m[i])->trace = w->mark(w, tracer, m[i]);
+			worker_drop(w, m[i], FLOW_REASON(PORT_GONE));
 		}
+		return;
 	}
-	worker_count(w, port, COUNT_CACHE_HIT, hits);
-	run_batch(w, alive, hits);
+	start_burst(&b, lp, tracer, tsc);
+	prepare_burst(w, &b, lp, tracer, m, n);
+	flow_table_lookup(w->flows, b.key, b.len, b.hash, b.n, b.flow);
+	serve_burst(w, pw, &b);
 	if (unlikely(pw->miss_n))
 		forward_misses(w, port);
 	if (unlikely(tracer))

@@ -88,54 +88,63 @@ void worker_sent_as(struct worker *w, struct port_worker *out, uint16_t from, ui
 		trace_end(trace, CORE_SENT, out->id, 0);
 }
 
-// Back to the pool. Packets of one buffer that nobody shares, as most are, go back together; rte_pktmbuf_free_bulk() does the same for all kinds, in three
-// times the instructions.
-static void free_packets(struct rte_mbuf **m, unsigned n)
-{
-	void *plain[TX_BATCH];
-	struct rte_mempool *pool = NULL;
-	unsigned k = 0;
+// Packets of one buffer that nobody shares, as most are, go back to their pool together; rte_pktmbuf_free_bulk() does the same for all kinds,
+// in twice the instructions.
+struct plain {
+	struct rte_mempool *pool;
+	unsigned n;
+	void *m[TX_BATCH];
+};
 
-	for (unsigned i = 0; i < n; i++) {
-		if (unlikely(!RTE_MBUF_DIRECT(m[i]) || m[i]->next || rte_mbuf_refcnt_read(m[i]) != 1 || (k && m[i]->pool != pool))) {
-			rte_pktmbuf_free(m[i]);
-			continue;
-		}
-		pool = m[i]->pool;
-		plain[k++] = m[i];
-		if (unlikely(k == TX_BATCH)) {
-			rte_mempool_put_bulk(pool, plain, k);
-			k = 0;
-		}
+static void plain_flush(struct plain *f)
+{
+	if (f->n)
+		rte_mempool_put_bulk(f->pool, f->m, f->n);
+	f->n = 0;
+}
+
+static inline void plain_add(struct plain *f, struct rte_mbuf *m)
+{
+	if (unlikely(!RTE_MBUF_DIRECT(m) || m->next || rte_mbuf_refcnt_read(m) != 1)) {
+		rte_pktmbuf_free(m);
+		return;
 	}
-	if (likely(k))
-		rte_mempool_put_bulk(pool, plain, k);
+	if (unlikely(f->pool != m->pool || f->n == TX_BATCH)) {
+		plain_flush(f);
+		f->pool = m->pool;
+	}
+	f->m[f->n++] = m;
 }
 
 void worker_sent(struct worker *w, struct port_worker *out, struct rte_mbuf **m, unsigned n)
 {
-	struct port_worker *egress = n ? touch(w, out->id) : NULL;
+	struct plain back;
 	uint64_t bytes = 0;
+	unsigned row = 0;
+	uint16_t from = 0;
 
-	for (unsigned i = 0, first = 0; i < n; i++) {
+	back.pool = NULL;
+	back.n = 0;
+	for (unsigned i = 0; i < n; i++) {
 		struct pkt *p = pkt_of(m[i]);
 
-		bytes += m[i]->pkt_len;
 		if (unlikely(p->trace))
 			trace_end(p->trace, CORE_SENT, out->id, 0);
-		// Packets of one origin come in rows: one count for each.
-		if (i + 1 < n && pkt_of(m[i + 1])->origin == p->origin)
-			continue;
-		struct port_worker *origin = touch(w, p->origin);
-		if (likely(origin))
-			count_add(&origin->counts, COUNT_SENT, i + 1 - first);
-		first = i + 1;
+		// Packets of one origin come in rows: one count for each row.
+		if (unlikely(p->origin != from && row)) {
+			worker_count(w, from, COUNT_SENT, row);
+			row = 0;
+		}
+		from = p->origin;
+		row++;
+		bytes += m[i]->pkt_len;
+		plain_add(&back, m[i]);
 	}
-	if (likely(egress)) {
-		count_add(&egress->counts, COUNT_TX, n);
-		count_add(&egress->counts, COUNT_TX_BYTES, bytes);
-	}
-	free_packets(m, n);
+	if (row)
+		worker_count(w, from, COUNT_SENT, row);
+	plain_flush(&back);
+	worker_count(w, out->id, COUNT_TX, n);
+	worker_count(w, out->id, COUNT_TX_BYTES, bytes);
 }
 
 // Of a dry worker: what would become of the packet at its egress port.

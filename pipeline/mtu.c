@@ -11,6 +11,21 @@ struct record {
 	uint32_t len;
 };
 
+// A flow to one port can hold its packets against the MTU by itself; those that fit then skip the run.
+static uint16_t mtu_resolve(struct resolve *r)
+{
+	if (r->flow->out_kind != OUT_PORT)
+		return 0;
+	resolve_depend(r, GEN_PORT, r->flow->out);
+	const struct lport *out = lport_get(r->flow->out);
+	uint64_t others = r->flow->stages & ~(1ULL << stage_mtu.index);
+	if (out && !others && r->flow->vlan_op == VLAN_OP_NONE) {
+		r->flow->mtu = out->mtu;
+		r->flow->flags |= FLOW_DIRECT;
+	}
+	return 0;
+}
+
 static void mtu_run(struct worker *w, struct pkt **p, uint16_t n)
 {
 	for (unsigned i = 0; i < n; i++) {
@@ -34,4 +49,4 @@ static void mtu_format(struct buf *b, const void *record, uint16_t size)
 	buf_add(b, "%u bytes against MTU %u of %s: %s", r->len, r->mtu, lp ? lp->name : "?", r->len > r->mtu ? "too large" : "fits");
 }
 
-STAGE(mtu, .run = mtu_run, .format = mtu_format, .egress = true);
+STAGE(mtu, .resolve = mtu_resolve, .run = mtu_run, .format = mtu_format, .egress = true);

@@ -208,6 +208,16 @@ void egress_flush(struct worker *w, struct port_worker *pw)
 		egress_drain(w, pw, TX_REASON(DISCONNECTED));
 		return;
 	}
+	uint64_t asks = 0;
+	unsigned buffers = 0;
+	for (unsigned i = 0; i < n; i++) {
+		asks |= pw->tx[i]->ol_flags;
+		buffers |= pw->tx[i]->nb_segs;
+	}
+	if (likely(buffers == 1 && !(asks & (RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_L4_MASK)))) {
+		send(w, l, pw->tx, n, queues);
+		return;
+	}
 	struct outgoing o = {.w = w, .l = l, .queues = queues, .caps = d->ops->caps(d->dev)};
 	for (unsigned i = 0; i < n; i++) {
 		struct rte_mbuf *m = pw->tx[i];
