@@ -1,0 +1,392 @@
+#!/usr/bin/python3
+"""The bench: what one worker of Weir forwards, beside other switches, on the same processors in the same minutes. See README.md."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(ROOT / "integration")]
+
+import plot  # noqa: E402
+from lab import SwitchError  # noqa: E402
+from peers import OTHERS, Weir  # noqa: E402
+from process import PAGES, BenchError, Generator, Hugepages, busiest_on, confine, pingpong, wait_until  # noqa: E402
+from rows import ROWS, fastpath_options, mix_words  # noqa: E402
+
+GENERATOR_PAGES = 160
+NEAR_NS = 250           # a round trip below is between near processors
+LEAST_RAN = 0.97        # of a window that generator and worker must have had a processor
+MOST_WAITED = 0.02      # of a window that they may have waited for one
+MOST_GAPS = 0.02        # of a window that the generator's rounds may have been interrupted
+FULL = 0.05             # of the offers of packets that a ring must have refused for the switch to be the limit
+BUILDS = {"weir": "native", "weir-baseline": ""}  # peers that are builds of Weir, and the processor that they are for
+
+
+def parse_arguments(argv):
+    p = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("rows", nargs="*", metavar="ROW", help="rows to run, or all of a kind: l2 for l2-64, l2-100k, ...; --list names them")
+    p.add_argument("--list", action="store_true", help="name the rows and the peers")
+    p.add_argument("--peers", metavar="NAME,...", help="switches to run (default: all; weir alone needs no package)")
+    p.add_argument("--weir", action="append", default=[], metavar="NAME=FOLDER",
+                   help="one more peer: Weir from another build folder, to hold two states of it against each other (may be repeated)")
+    p.add_argument("--build", default=str(ROOT / "build-bench"), metavar="FOLDER", help="build folder of the peer weir (default build-bench)")
+    p.add_argument("--no-build", action="store_true", help="take what is in the build folders")
+    p.add_argument("--runs", type=int, default=5, help="good windows of each peer and row (default 5)")
+    p.add_argument("--seconds", type=float, default=2, help="length of a window (default 2)")
+    p.add_argument("--warm", type=float, default=1.5, help="seconds of traffic before it (default 1.5)")
+    p.add_argument("--tries", type=int, default=4, help="windows at most for a good one (default 4)")
+    p.add_argument("--any", action="store_true", help="keep windows of bad quality as well, marked; for trying out, not for figures")
+    p.add_argument("--cpus", default="1,0", metavar="WORKER,GENERATOR", help="processors (default 1,0)")
+    p.add_argument("--nice", type=int, default=-20, help="priority of generator and worker (default -20)")
+    p.add_argument("--rate", type=int, default=0, metavar="PPS", help="packets a second and side (default: all that the rings take)")
+    p.add_argument("--devargs", metavar="ARGS", help="of the generator's ports, such as packed_vq=1 (default queue_size=1024)",
+                   default="queue_size=1024")
+    p.add_argument("--json", metavar="FILE", help="all figures of all windows")
+    p.add_argument("--plot", metavar="FILE", help="a picture, SVG")
+    p.add_argument("--from", dest="source", metavar="FILE", help="measure nothing: print and plot a file of --json")
+    p.add_argument("--instructions", action="store_true", help="instead: instructions per packet of the fast path, by function (valgrind)")
+    return p.parse_args(argv)
+
+
+def say(text):
+    print(f"[{datetime.now():%H:%M:%S}] {text}", file=sys.stderr, flush=True)
+
+
+# --- builds
+
+def build(folder, march, options=()):
+    say(f"building {folder}{' for ' + march if march else ''}")
+    command = [str(ROOT / "scripts/build"), str(folder), "--buildtype=release", "-Db_ndebug=true", "-Doptimization=3", f"-Dmarch={march}", *options]
+    if subprocess.run(command).returncode:
+        raise BenchError(f"{folder} can't be built")
+
+
+def instructions(args):
+    """Instructions per packet of each row; a processor that valgrind knows, and debug information."""
+    folder = Path(args.build + "-count")
+    if not args.no_build:
+        build(folder, "x86-64-v3", ["-Dc_args=-g"])
+    for row in args.rows:
+        print(f"{row}: {ROWS[row]['title']}")
+        subprocess.run([str(HERE / "instructions.py"), str(folder / "tests/bench/fastpath"), "--packets", "50000", *fastpath_options(row)], check=True)
+    return 0
+
+
+# --- one window
+
+class Session:
+    """A peer between the two ports of the generator, from start to stop."""
+
+    def __init__(self, bench, name, row):
+        self.bench, self.name, self.row = bench, name, row
+        self.rundir = tempfile.mkdtemp(prefix="weir-bench-", dir="/tmp")
+        self.peer = self.generator = None
+
+    def __enter__(self):
+        try:
+            b, args = self.bench, self.bench.args
+            self.peer = b.make_peer(self.name, self.rundir)
+            self.generator = Generator(b.program("gen"), self.rundir, b.cpus[1], args.nice, args.devargs).listening()
+            self.peer.start(self.generator.paths)
+            self.generator.ready()
+            found = []
+
+            def worker():
+                found[:] = [busiest_on(self.peer.pid, b.cpus[0])]
+                return found[0]
+
+            wait_until(worker, 10, f"{self.name} has no thread on processor {b.cpus[0]}")
+            self.worker = found[0]
+            confine(self.peer.pid, self.worker, b.cpus[1], args.nice)
+            self.generator.ask("mix " + mix_words(self.row))
+            learned = self.generator.ask("learn")
+            if learned["received"] < 0.5 * learned["sent"]:
+                learned = self.generator.ask("learn")  # a port may have come up a moment later
+            if not learned["received"]:
+                raise BenchError(f"{self.name} forwards nothing")
+            return self
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+
+    def __exit__(self, kind, *_):
+        # The switch first: it has the generator's memory mapped.
+        if self.peer:
+            self.peer.stop()
+        if self.generator:
+            self.generator.stop()
+        if kind is None or kind is KeyboardInterrupt:
+            shutil.rmtree(self.rundir, ignore_errors=True)
+        else:
+            say(f"the logs are in {self.rundir}")
+
+    def distance(self):
+        """While the peer stands still."""
+        pid = self.peer.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            return pingpong(self.bench.program("pingpong"), self.bench.cpus)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def window(self):
+        args = self.bench.args
+        before = self.distance()
+        counted = self.peer.facts() if ROWS[self.row].get("counts") else {}
+        began = time.monotonic()
+        w = self.generator.ask(f"run seconds={args.seconds} warm={args.warm} rate={args.rate} watch={self.peer.pid}/{self.worker}",
+                               limit=60 + args.seconds + args.warm)
+        after = self.distance()
+        w["round_trip_ns"] = [before, after]
+        w["class"] = [("near" if ns < NEAR_NS else "far") for ns in (before, after)]
+        w["mpps"] = sum(w["received"]) / w["seconds"] / 1e6
+        w["cycles_per_packet"] = w["tsc_hz"] / w["mpps"] / 1e6 if w["mpps"] else None
+        w["full_share"] = [f / o if o else 0 for f, o in zip(w["full"], w["offers"])]
+        w["limit"] = "switch" if min(w["full_share"]) > FULL else "rate" if args.rate else "generator"
+        if isinstance(counted.get("rx_packets"), int):
+            # Statistics are written about once a second: rates over the whole time between two looks, warm-up included.
+            time.sleep(1.5)
+            then, rx = self.peer.facts(), counted["rx_packets"]
+            packets = then["rx_packets"] - rx
+            w["counted"] = {k: (then.get(k, 0) - counted.get(k, 0)) / packets if packets else None for k in ROWS[self.row]["counts"]}
+        w["took"] = time.monotonic() - began
+        w["problems"] = problems(w)
+        return w
+
+
+def problems(w):
+    """Why a window is worth nothing."""
+    found = []
+    for thread, who in zip(w["threads"], ("generator", "worker")):
+        if thread["ran"] < LEAST_RAN:
+            found.append(f"{who} ran {thread['ran']:.0%}")
+        if thread["waited"] > MOST_WAITED:
+            found.append(f"{who} waited {thread['waited']:.0%}")
+    if w["steal"] > MOST_WAITED * w["seconds"]:
+        found.append(f"stolen {w['steal']:.2f} s")
+    if w["gaps_us"] > MOST_GAPS * w["seconds"] * 1e6:
+        found.append(f"interrupted for {w['gaps_us'] / 1000:.0f} ms")
+    if w["class"][0] != w["class"][1]:
+        found.append("placement changed")
+    return found
+
+
+# --- figures
+
+def median(values):
+    values = sorted(values)
+    n = len(values)
+    return (values[n // 2] + values[(n - 1) // 2]) / 2 if n else None
+
+
+def summarize(windows, keep_bad):
+    """Of the placement that has most good windows."""
+    good = [w for w in windows if keep_bad or not w["problems"]]
+    classes = [w["class"][0] for w in good]
+    if not good:
+        return None
+    placement = max(sorted(set(classes), reverse=True), key=classes.count)
+    mine = [w for w in good if w["class"][0] == placement]
+    mpps = [w["mpps"] for w in mine]
+    sent = sum(sum(w["sent"]) for w in mine)
+    return {
+        "placement": placement, "windows": len(mine), "other_windows": len(windows) - len(mine), "mpps": median(mpps),
+        "mpps_min": min(mpps), "mpps_max": max(mpps), "spread": (max(mpps) - min(mpps)) / median(mpps) if median(mpps) else 0,
+        "cycles_per_packet": median([w["cycles_per_packet"] or 0 for w in mine]),
+        "limit": max({w["limit"] for w in mine}, key=[w["limit"] for w in mine].count),
+        "full_share": median([min(w["full_share"]) for w in mine]),
+        "lost_share": sum(w["lost"] for w in mine) / sent if sent else 0,
+        "counted": {k: median([w["counted"][k] for w in mine if w.get("counted") and w["counted"][k] is not None])
+                    for k in next((w["counted"] for w in mine if w.get("counted")), {})},
+        "noisy": any(w["problems"] for w in mine),
+    }
+
+
+def summaries(result):
+    for row in result["rows"].values():
+        for peer in row["peers"].values():
+            peer["summary"] = summarize(peer["windows"], result["options"]["any"])
+
+
+def subjects(result):
+    return [name for name, peer in result["peers"].items() if peer["weir"]]
+
+
+def print_table(result, out=sys.stdout):
+    for name, row in result["rows"].items():
+        print(f"\n{name}: {row['title']}", file=out)
+        weirs = [w for w in subjects(result) if row["peers"].get(w, {}).get("summary")]
+        heads = "".join(f"{w + '/peer':>{max(13, len(w) + 6)}}" for w in weirs)
+        print(f"{'peer':<15}{'Mpps':>7}{'min':>8}{'max':>8}{'spread':>8}{'cycles':>8}  {'limit':<10}{'lost':>8}  {'placement':<11}{heads}", file=out)
+        for peer, entry in row["peers"].items():
+            s = entry["summary"]
+            if not s:
+                bad = entry["windows"][-1]["problems"] if entry["windows"] else [entry.get("error", "not run")]
+                print(f"{peer:<15}{'-':>7}  no good window: {', '.join(bad)}", file=out)
+                continue
+            ratios = ""
+            for w in weirs:
+                mine = row["peers"][w]["summary"]
+                same = mine["placement"] == s["placement"]
+                text = f"{mine['mpps'] / s['mpps']:.2f}" if same and s["mpps"] and w != peer else "-" if w == peer else "other"
+                asked = row["asked"].get(peer)
+                if asked and same and w == "weir":
+                    text += f" ({'>=' if mine['mpps'] / s['mpps'] >= asked else '<'}{asked})"
+                ratios += f"{text:>{max(13, len(w) + 6)}}"
+            mark = "!" if s["noisy"] else ""
+            print(f"{peer:<15}{s['mpps']:>7.2f}{s['mpps_min']:>8.2f}{s['mpps_max']:>8.2f}{s['spread']:>8.1%}{s['cycles_per_packet']:>8.1f}  "
+                  f"{s['limit']:<10}{s['lost_share']:>8.2%}  {s['placement'] + ' x' + str(s['windows']) + mark:<11}{ratios}", file=out)
+            for key, share in s["counted"].items():
+                if share is not None:
+                    print(f"{'':<15}{key}: {share:.3f} of its packets, {share * s['mpps']:.2f} million a second", file=out)
+    print("\nMpps: both directions together, received; cycles: of the time stamp counter per packet on the worker's processor, an upper bound where", file=out)
+    print("the generator is the limit; lost: sent and not received; ratio: that of the medians, with what is asked of it.", file=out)
+    if result["options"]["any"]:
+        print("! some windows were of bad quality and are in the figures: not for comparing.", file=out)
+
+
+# --- a run of rows
+
+class Bench:
+    def __init__(self, args):
+        self.args = args
+        self.cpus = [int(c) for c in args.cpus.split(",")]
+        self.weirs = {"weir": args.build, "weir-baseline": args.build + "-baseline"}
+        self.weirs.update(w.split("=", 1) for w in args.weir)
+        known = {**self.weirs, **OTHERS}
+        self.names = args.peers.split(",") if args.peers else list(known)
+        self.names += [w.split("=", 1)[0] for w in args.weir if w.split("=", 1)[0] not in self.names]
+        unknown = [n for n in self.names if n not in known]
+        if unknown:
+            raise BenchError(f"no peer {', '.join(unknown)}: {', '.join(known)}")
+
+    def program(self, name):
+        return Path(self.args.build) / "tests/bench" / name
+
+    def make_peer(self, name, rundir):
+        if name in self.weirs:
+            return Weir(rundir, self.cpus, self.weirs[name])
+        return OTHERS[name](rundir, self.cpus)
+
+    def prepare(self):
+        if os.geteuid() != 0:
+            raise BenchError("this needs root: hugepages, priorities")
+        if not set(self.cpus) <= os.sched_getaffinity(0) or len(set(self.cpus)) != 2:
+            raise BenchError(f"processors {self.cpus} are not two that this may run on: --cpus")
+        if not self.args.no_build:
+            build(self.args.build, "native")
+            if "weir-baseline" in self.names:
+                build(self.weirs["weir-baseline"], BUILDS["weir-baseline"])
+        if any(n in OTHERS for n in self.names):
+            subprocess.run([str(ROOT / "scripts/install-deps"), "run", "bench"], check=True)
+
+    def describe(self):
+        def text(*command):
+            try:
+                return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
+            except OSError:
+                return ""
+
+        model = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+        return {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "processor": model[0] if model else "",
+                "processors": os.cpu_count(), "kernel": platform.release(), "commit": text("git", "rev-parse", "--short=12", "HEAD"),
+                "changed": bool(text("git", "status", "--porcelain", "--untracked-files=no")),
+                "dpdk": text("pkg-config", "--modversion", "libdpdk"),
+                "hugepages": int((PAGES / "nr_hugepages").read_text()), "load": os.getloadavg()[0]}
+
+    def visit(self, row, name, entry):
+        """One good window, if it can be had."""
+        try:
+            with Session(self, name, row) as session:
+                for _ in range(self.args.tries):
+                    w = session.window()
+                    entry["windows"].append(w)
+                    say(f"{row:<18} {name:<14} {w['mpps']:6.2f} Mpps  {w['limit']:<9} {w['class'][0]:<4} {w['round_trip_ns'][0]:.0f} ns"
+                        + (f"  thrown away: {', '.join(w['problems'])}" if w["problems"] and not self.args.any
+                           else f"  bad: {', '.join(w['problems'])}" if w["problems"] else ""))
+                    if self.args.any or not w["problems"]:
+                        return
+        except (BenchError, SwitchError, OSError, subprocess.SubprocessError) as e:
+            entry["error"] = str(e)
+            say(f"{row} {name}: {e}")
+
+    def run(self):
+        args = self.args
+        result = {"machine": self.describe(), "options": {**vars(args)}, "peers": {n: {"weir": n in self.weirs} for n in self.names},
+                  "rows": {r: {**ROWS[r], "peers": {n: {"windows": []} for n in self.names}} for r in args.rows}}
+        pages = GENERATOR_PAGES + max(OTHERS[n].pages if n in OTHERS else Weir.pages for n in self.names)
+        total = args.runs * len(args.rows) * len(self.names)
+        done, began = 0, time.monotonic()
+        with Hugepages(pages):
+            try:
+                for i in range(args.runs):
+                    for row in args.rows:
+                        # Alternated, and another one first each time.
+                        for name in self.names[i % len(self.names):] + self.names[:i % len(self.names)]:
+                            self.visit(row, name, result["rows"][row]["peers"][name])
+                            done += 1
+                    left = (time.monotonic() - began) / done * (total - done)
+                    say(f"round {i + 1} of {args.runs} is done; about {left / 60:.0f} min to go")
+            except KeyboardInterrupt:
+                say("interrupted; what there is:")
+        summaries(result)
+        return result
+
+
+def chosen(words):
+    rows = []
+    for word in words:
+        some = [r for r in ROWS if r == word] or [r for r in ROWS if r.startswith(word + "-")]
+        if not some:
+            raise BenchError(f"no row {word}: scripts/bench --list")
+        rows += [r for r in some if r not in rows]
+    return rows
+
+
+def main(argv):
+    args = parse_arguments(argv)
+    try:
+        if args.list:
+            for name, row in ROWS.items():
+                print(f"{name:<20} {row['title']}")
+            print("\npeers: " + ", ".join([*BUILDS, *OTHERS]))
+            return 0
+        if args.plot and not args.plot.endswith(".svg"):
+            raise BenchError("--plot writes SVG: give it a name that ends with .svg")
+        if args.source:
+            result = json.loads(Path(args.source).read_text())
+            summaries(result)
+        else:
+            args.rows = chosen(args.rows)
+            if not args.rows:
+                raise BenchError("which rows? scripts/bench --list names them")
+            signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+            if args.instructions:
+                return instructions(args)
+            bench = Bench(args)
+            bench.prepare()
+            result = bench.run()
+        if args.json:
+            Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
+        if args.plot:
+            Path(args.plot).write_text(plot.svg(result))
+        print_table(result)
+        return 0
+    except (BenchError, SwitchError) as e:
+        print(f"bench: {e}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,485 @@
+// gen: the generator of the bench: two virtio-user ports that listen, one thread that sends and receives on both as fast as it
+// can.
+//
+//     gen [EAL options] -- PATH0 PATH1 [DEVARGS]
+//
+// DEVARGS are given to both ports (net_virtio_user), such as queue_size=1024,packed_vq=1. "ready" is printed when a switch has
+// connected to both sockets. Then each line on stdin is answered by one line, "error SENTENCE" or JSON:
+//
+//     mix [flows=N] [macs=N] [bytes=N] [random=pairs|source]   what is sent from now on: see frames.h; macs=0: a pair for each
+//     conversation learn [rate=PPS]          each flow once, in order, both ways; then what comes back is waited for run
+//     [seconds=S] [warm=S] [rate=PPS] [one=1] [watch=PID/TID]...
+//                               sends for `warm` seconds, then measures for `seconds`; rate: packets per second and side, 0:
+//                               all that the rings take; one: side 0 alone sends; watch: threads whose time on a processor is
+//                               measured as well
+//     quit
+//
+// What a ring doesn't take is kept and offered again, so a ring that is full costs next to nothing, and says that the switch is
+// the limit: `full` counts the offers that were not taken whole, of `offers`. A generator that is the limit never finds a ring
+// full.
+//
+// A packet counts as received if it has the mark and comes from the other side. `lost` is of the whole run, when all is quiet
+// again.
+#include "frames.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+#include <rte_bus_vdev.h>
+#include <rte_cycles.h>
+#include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <rte_prefetch.h>
+
+#define TX_BURST 32
+#define RX_BURST 64
+#define AHEAD 16 // frames fetched ahead of being sent
+#define SAMPLES 4096
+#define WATCHED 8
+#define GAP_US 50 // a round that takes longer was interrupted
+
+// One side: a port, and the frames that it sends.
+struct side {
+	uint16_t port;
+	uint16_t n_pending;
+	struct rte_mbuf *pending[TX_BURST]; // built, not yet taken by the ring
+	uint8_t *frames;
+	uint32_t next, ahead;
+	uint64_t due; // at a rate: what may have been sent by now
+};
+
+// What is counted, per side.
+struct tally {
+	uint64_t sent[2], received[2], other[2], offers[2], full[2];
+};
+
+static struct side sides[2];
+static struct tally tally;
+static struct mix mix = {.flows = 64, .macs = 8, .bytes = 64};
+static uint32_t conversations, stride, slot; // slot: bytes from one frame to the next
+static uint64_t state = 0x9e3779b97f4a7c15ULL;
+static struct rte_mempool *pool;
+static uint64_t hz, gap_longest, gap_sum;
+
+static __attribute__((noreturn)) void fail(const char *text)
+{
+	printf("error %s\n", text);
+	exit(1);
+}
+
+// ---- ports
+
+static void add_port(unsigned i, const char *path, const char *more)
+{
+	struct rte_eth_conf conf = {0};
+	char name[32], args[512];
+
+	snprintf(name, sizeof name, "net_virtio_user%u", i);
+	snprintf(args, sizeof args, "path=%s,server=1,queues=1%s%s", path, more ? "," : "", more ? more : "");
+	if (rte_eal_hotplug_add("vdev", name, args) < 0 || rte_eth_dev_get_port_by_name(name, &sides[i].port) < 0)
+		fail("a port can't be made: see stderr");
+	if (rte_eth_dev_configure(sides[i].port, 1, 1, &conf) < 0 ||
+	    rte_eth_rx_queue_setup(sides[i].port, 0, 0, SOCKET_ID_ANY, NULL, pool) < 0 ||
+	    rte_eth_tx_queue_setup(sides[i].port, 0, 0, SOCKET_ID_ANY, NULL) < 0 || rte_eth_dev_start(sides[i].port) < 0)
+		fail("a port can't be started: see stderr");
+}
+
+// ---- frames
+
+static const char *set_mix(const struct mix *m)
+{
+	struct mix new = *m;
+	uint32_t n = mix_conversations(&new), room = RTE_ALIGN(new.bytes, 64);
+
+	if (!new.macs)
+		new.macs = mix_root(n);
+	if (new.bytes < FRAME_MIN || new.bytes > FRAME_MAX || n > 1 << 23 || new.macs > 1 << 20)
+		return "no such packets: see frames.h";
+	for (unsigned i = 0; i < 2; i++) {
+		uint8_t *frames = aligned_alloc(64, (size_t)n * room);
+
+		if (!frames)
+			return "no memory for that many flows";
+		for (uint32_t c = 0; c < n; c++)
+			frame_build(frames + (size_t)c * room, &new, c, i);
+		free(sides[i].frames);
+		sides[i].frames = frames;
+		sides[i].next = sides[i].ahead = 0;
+	}
+	mix = new;
+	conversations = n;
+	slot = room;
+	stride = mix_stride(n);
+	return NULL;
+}
+
+static inline uint32_t advance(uint32_t at, uint32_t step)
+{
+	at += step;
+	return at >= conversations ? at - conversations : at;
+}
+
+static void aim(uint32_t step)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		sides[i].next = sides[i].ahead = 0;
+		for (unsigned k = 0; k < AHEAD; k++)
+			sides[i].ahead = advance(sides[i].ahead, step);
+	}
+}
+
+static bool build(struct side *s, unsigned which, uint16_t n, uint32_t step)
+{
+	if (rte_pktmbuf_alloc_bulk(pool, s->pending, n))
+		return false;
+	for (uint16_t i = 0; i < n; i++) {
+		struct rte_mbuf *m = s->pending[i];
+		uint8_t *data = rte_pktmbuf_mtod(m, uint8_t *);
+		const uint8_t *frame = s->frames + (size_t)s->next * slot;
+
+		if (likely(slot == 64))
+			memcpy(data, frame, 64);
+		else
+			memcpy(data, frame, mix.bytes);
+		m->data_len = (uint16_t)mix.bytes;
+		m->pkt_len = mix.bytes;
+		if (mix.random)
+			frame_vary(data, &mix, which, &state);
+		s->next = advance(s->next, step);
+		s->ahead = advance(s->ahead, step);
+		rte_prefetch0(s->frames + (size_t)s->ahead * slot);
+	}
+	s->n_pending = n;
+	return true;
+}
+
+// ---- the loop
+
+// Offers up to n packets.
+static void transmit(struct side *s, unsigned which, uint16_t n, uint32_t step)
+{
+	if (!s->n_pending && !build(s, which, n, step))
+		return;
+	uint16_t taken = rte_eth_tx_burst(s->port, 0, s->pending, s->n_pending);
+	tally.sent[which] += taken;
+	tally.offers[which]++;
+	if (unlikely(taken < s->n_pending)) {
+		tally.full[which]++;
+		memmove(s->pending, s->pending + taken, (s->n_pending - taken) * sizeof *s->pending);
+	}
+	s->n_pending -= taken;
+}
+
+static void receive(struct side *s, unsigned which)
+{
+	struct rte_mbuf *m[RX_BURST];
+	uint16_t n = rte_eth_rx_burst(s->port, 0, m, RX_BURST), good = 0;
+	// Magic and the other side's number, as they are in memory.
+	const struct frame_mark want = {.magic = rte_cpu_to_be_32(FRAME_MARK), .side = (uint8_t)!which};
+
+	if (!n)
+		return;
+	for (uint16_t i = 0; i < n; i++)
+		rte_prefetch0(rte_pktmbuf_mtod(m[i], void *));
+	for (uint16_t i = 0; i < n; i++) {
+		const struct frame_mark *mark = rte_pktmbuf_mtod_offset(m[i], const struct frame_mark *, FRAME_HEADERS);
+
+		good += m[i]->data_len == mix.bytes && mark->magic == want.magic && mark->side == want.side;
+	}
+	tally.received[which] += good;
+	tally.other[which] += n - good;
+	rte_pktmbuf_free_bulk(m, n);
+}
+
+static void drain(void)
+{
+	uint64_t quiet = rte_rdtsc(), last = 0;
+
+	while (rte_rdtsc() - quiet < hz / 50) {
+		for (unsigned i = 0; i < 2; i++) {
+			if (sides[i].n_pending)
+				transmit(&sides[i], i, 0, 0);
+			receive(&sides[i], i);
+		}
+		uint64_t now =
+			tally.received[0] + tally.received[1] + tally.other[0] + tally.other[1] + tally.sent[0] + tally.sent[1];
+		if (now != last)
+			quiet = rte_rdtsc();
+		last = now;
+	}
+}
+
+// Sends on the first `n` sides until `end`, or (if it is not 0) `most` packets each; samples are taken every `sample` cycles.
+static unsigned send_until(uint64_t end, unsigned n, uint64_t rate, uint64_t most, uint32_t step, uint64_t sample,
+			   uint64_t *samples)
+{
+	uint64_t start = rte_rdtsc(), now = start, next = start + sample, begin[2] = {tally.sent[0], tally.sent[1]};
+	double per_cycle = (double)rate / (double)hz;
+	unsigned n_samples = 0;
+
+	gap_longest = gap_sum = 0;
+	for (;;) {
+		bool finished = most;
+
+		for (unsigned i = 0; i < 2; i++) {
+			struct side *s = &sides[i];
+			uint64_t sent = tally.sent[i] - begin[i], may = TX_BURST;
+
+			receive(s, i);
+			if (i >= n)
+				continue;
+			if (most && sent + TX_BURST > most)
+				may = most - sent;
+			if (rate) {
+				uint64_t due = (uint64_t)((double)(now - start) * per_cycle);
+
+				may = RTE_MIN(may, due > sent ? due - sent : 0);
+			}
+			if (may)
+				transmit(s, i, (uint16_t)may, step);
+			finished &= sent >= most;
+		}
+		uint64_t then = now;
+		now = rte_rdtsc();
+		if (unlikely(now - then > hz / 1000000 * GAP_US)) {
+			gap_sum += now - then;
+			gap_longest = RTE_MAX(gap_longest, now - then);
+		}
+		if (unlikely(sample && now >= next) && n_samples < SAMPLES) {
+			samples[n_samples++] = tally.received[0] + tally.received[1];
+			next += sample;
+		}
+		if (unlikely(now >= end || finished))
+			return n_samples;
+	}
+}
+
+// ---- what the processors did
+
+struct watched {
+	char name[48];        // PID/TID
+	uint64_t ran, waited; // nanoseconds on a processor, and ready without one
+};
+
+// From Linux' schedstat; a thread that isn't there has zeros.
+static void watch(struct watched *w)
+{
+	char path[128], *slash;
+	unsigned long long ran = 0, waited = 0;
+	char name[48];
+
+	snprintf(name, sizeof name, "%s", w->name);
+	slash = strchr(name, '/');
+	if (slash) {
+		*slash = '\0';
+		snprintf(path, sizeof path, "/proc/%s/task/%s/schedstat", name, slash + 1);
+	} else {
+		snprintf(path, sizeof path, "/proc/thread-self/schedstat");
+	}
+	FILE *f = fopen(path, "r");
+	if (f) {
+		if (fscanf(f, "%llu %llu", &ran, &waited) != 2)
+			ran = waited = 0;
+		fclose(f);
+	}
+	w->ran = ran;
+	w->waited = waited;
+}
+
+// Time that the hypervisor gave to others, all processors, in seconds.
+static double stolen(void)
+{
+	unsigned long long v[8] = {0};
+	FILE *f = fopen("/proc/stat", "r");
+
+	if (!f)
+		return 0;
+	if (fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", v, v + 1, v + 2, v + 3, v + 4, v + 5, v + 6, v + 7) != 8)
+		v[7] = 0;
+	fclose(f);
+	return (double)v[7] / (double)sysconf(_SC_CLK_TCK);
+}
+
+// ---- commands
+
+static void print_pair(const char *name, const uint64_t v[2])
+{
+	printf("\"%s\": [%" PRIu64 ", %" PRIu64 "], ", name, v[0], v[1]);
+}
+
+static void do_learn(char *words)
+{
+	uint64_t rate = 250000;
+	struct tally before = tally;
+
+	for (char *word, *save = words; (word = strsep(&save, " "));) {
+		if (*word && sscanf(word, "rate=%" SCNu64, &rate) != 1) {
+			printf("error not understood: %s\n", word);
+			return;
+		}
+	}
+	aim(1);
+	send_until(rte_rdtsc() + 60 * hz, 2, rate, conversations, 1, 0, NULL);
+	drain();
+	printf("{\"sent\": %" PRIu64 ", \"received\": %" PRIu64 "}\n",
+	       tally.sent[0] + tally.sent[1] - before.sent[0] - before.sent[1],
+	       tally.received[0] + tally.received[1] - before.received[0] - before.received[1]);
+}
+
+struct run {
+	double seconds, warm;
+	uint64_t rate;
+	unsigned senders, n_watched;
+	struct watched watched[WATCHED + 1]; // the first is this thread
+};
+
+static bool parse_run(char *words, struct run *r)
+{
+	*r = (struct run){.seconds = 1, .warm = 0.2, .senders = 2, .n_watched = 1};
+	for (char *word, *save = words; (word = strsep(&save, " "));) {
+		if (!*word || sscanf(word, "seconds=%lf", &r->seconds) == 1 || sscanf(word, "warm=%lf", &r->warm) == 1 ||
+		    sscanf(word, "rate=%" SCNu64, &r->rate) == 1)
+			continue;
+		if (!strcmp(word, "one=1")) {
+			r->senders = 1;
+		} else if (!strncmp(word, "watch=", 6) && strchr(word, '/') && r->n_watched <= WATCHED) {
+			snprintf(r->watched[r->n_watched].name, sizeof r->watched->name, "%s", word + 6);
+			r->n_watched++;
+		} else {
+			printf("error not understood: %s\n", word);
+			return false;
+		}
+	}
+	return true;
+}
+
+static void do_run(char *words)
+{
+	static uint64_t samples[SAMPLES];
+	struct tally first = tally, before, after, t;
+	struct watched earlier[WATCHED + 1];
+	struct run r;
+
+	if (!parse_run(words, &r))
+		return;
+	aim(stride);
+	send_until(rte_rdtsc() + (uint64_t)(r.warm * (double)hz), r.senders, r.rate, 0, stride, 0, NULL);
+	for (unsigned i = 0; i < r.n_watched; i++)
+		watch(&r.watched[i]);
+	memcpy(earlier, r.watched, sizeof earlier);
+	double steal = stolen();
+	before = tally;
+	uint64_t start = rte_rdtsc(), sample = hz / 10;
+	unsigned n = send_until(start + (uint64_t)(r.seconds * (double)hz), r.senders, r.rate, 0, stride, sample, samples);
+	uint64_t cycles = rte_rdtsc() - start;
+	after = tally;
+	steal = stolen() - steal;
+	for (unsigned i = 0; i < r.n_watched; i++)
+		watch(&r.watched[i]);
+	uint64_t longest = gap_longest, gaps = gap_sum;
+	drain();
+	for (unsigned i = 0; i < sizeof t / sizeof(uint64_t); i++)
+		((uint64_t *)&t)[i] = ((uint64_t *)&after)[i] - ((uint64_t *)&before)[i];
+	double seconds = (double)cycles / (double)hz;
+	printf("{\"seconds\": %.6f, \"cycles\": %" PRIu64 ", \"tsc_hz\": %" PRIu64 ", ", seconds, cycles, hz);
+	print_pair("sent", t.sent);
+	print_pair("received", t.received);
+	print_pair("other", t.other);
+	print_pair("offers", t.offers);
+	print_pair("full", t.full);
+	printf("\"lost\": %" PRId64 ", \"steal\": %.3f, \"gap_longest_us\": %.1f, \"gaps_us\": %.1f, \"threads\": [",
+	       (int64_t)(tally.sent[0] + tally.sent[1] - first.sent[0] - first.sent[1] - tally.received[0] - tally.received[1] +
+			 first.received[0] + first.received[1]),
+	       steal, (double)longest * 1e6 / (double)hz, (double)gaps * 1e6 / (double)hz);
+	for (unsigned i = 0; i < r.n_watched; i++)
+		printf("%s{\"thread\": \"%s\", \"ran\": %.4f, \"waited\": %.4f}", i ? ", " : "", i ? r.watched[i].name : "self",
+		       (double)(r.watched[i].ran - earlier[i].ran) / 1e9 / seconds,
+		       (double)(r.watched[i].waited - earlier[i].waited) / 1e9 / seconds);
+	printf("], \"samples_mpps\": [");
+	for (unsigned i = 0; i < n; i++)
+		printf("%s%.3f", i ? ", " : "",
+		       (double)(samples[i] - (i ? samples[i - 1] : before.received[0] + before.received[1])) * 10 / 1e6);
+	printf("]}\n");
+}
+
+static void do_mix(char *words)
+{
+	struct mix m = mix;
+	char kind[16];
+
+	for (char *word, *save = words; (word = strsep(&save, " "));) {
+		if (sscanf(word, "random=%15s", kind) == 1 &&
+		    (!strcmp(kind, "pairs") || !strcmp(kind, "source") || !strcmp(kind, "no"))) {
+			m.random = kind[0] == 'p' ? MIX_PAIRS : kind[0] == 's' ? MIX_SOURCE : MIX_FIXED;
+		} else if (*word && sscanf(word, "flows=%" SCNu32, &m.flows) != 1 &&
+			   sscanf(word, "macs=%" SCNu32, &m.macs) != 1 && sscanf(word, "bytes=%" SCNu32, &m.bytes) != 1) {
+			printf("error not understood: %s\n", word);
+			return;
+		}
+	}
+	const char *problem = set_mix(&m);
+	if (problem)
+		printf("error %s\n", problem);
+	else
+		printf("{\"flows\": %u, \"macs\": %u, \"bytes\": %u}\n", conversations * 2, mix.macs, mix.bytes);
+}
+
+// False on quit.
+static bool command(char *line)
+{
+	char *word = strsep(&line, " ");
+	char nothing[1] = "";
+
+	line = line ? line : nothing;
+	if (!strcmp(word, "quit"))
+		return false;
+	if (!strcmp(word, "mix"))
+		do_mix(line);
+	else if (!strcmp(word, "learn"))
+		do_learn(line);
+	else if (!strcmp(word, "run"))
+		do_run(line);
+	else
+		printf("error no such command: %s\n", word);
+	fflush(stdout);
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	int used = rte_eal_init(argc, argv);
+	char line[1024];
+
+	signal(SIGPIPE, SIG_IGN);
+	if (used < 0)
+		fail("EAL: see stderr");
+	if (argc - used < 3)
+		fail("usage: gen [EAL options] -- PATH0 PATH1 [DEVARGS]");
+	hz = rte_get_tsc_hz();
+	pool = rte_pktmbuf_pool_create("packets", 16383, 512, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
+	if (!pool)
+		fail("no memory for packets");
+	for (unsigned i = 0; i < 2; i++)
+		add_port(i, argv[used + 1 + (int)i], argc - used > 3 ? argv[used + 3] : NULL);
+	if (set_mix(&mix))
+		fail("no memory for frames");
+	printf("ready\n");
+	fflush(stdout);
+	while (fgets(line, sizeof line, stdin)) {
+		line[strcspn(line, "\n")] = '\0';
+		if (!command(line))
+			break;
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		rte_eth_dev_stop(sides[i].port);
+		rte_eth_dev_close(sides[i].port);
+	}
+	rte_eal_cleanup();
+	return 0;
+}

@@ -1,0 +1,178 @@
+"""The switches that the bench compares. Each forwards between the two sockets of the generator, with one worker on one processor.
+
+A peer has start(paths), stop(), pid, and facts() for what it counted. What is not its worker is moved away by the bench.
+"""
+
+import importlib.machinery
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from guest import tail
+from lab import Switch, SwitchError, unixctl
+from process import BenchError, end, spawn, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Peer:
+    pages = 256  # hugepages that it takes
+    what = ""
+
+    def __init__(self, rundir, cpus):
+        """cpus: that of the worker, that of all else."""
+        self.rundir, (self.cpu, self.other) = Path(rundir), cpus
+        self.process = None
+
+    def log(self, name):
+        return str(self.rundir / name)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def facts(self):
+        return {}
+
+    def stop(self):
+        end(self.process)
+
+
+class Weir(Peer):
+    def __init__(self, rundir, cpus, build):
+        super().__init__(rundir, cpus)
+        self.switch = Switch(rundir=rundir, build=build, huge=True, options=["--memory", "512"])
+
+    @property
+    def pid(self):
+        return self.switch.daemon.pid
+
+    def start(self, paths):
+        s = self.switch.start()
+        s.weirctl("config", "set", "poll=busy", f"worker-cores={self.cpu}")
+        s.weirctl("network", "add", "bench", "--", *["port", "add", "a", "--network", "bench", "--path", paths[0]],
+                  "--", *["port", "add", "b", "--network", "bench", "--path", paths[1]])
+
+    def facts(self):
+        total = {}
+        for name in ("a", "b"):
+            row = self.switch.row("Port", name)
+            for key, value in row["statistics"].items():
+                total[key] = total.get(key, 0) + value
+        return total
+
+    def health(self):
+        return self.switch.weirctl("health", check=False).stdout
+
+    def stop(self):
+        try:
+            self.switch.stop(check=False)
+        except SwitchError as e:
+            print(f"bench: weir: {e}", file=sys.stderr)
+
+
+class Testpmd(Peer):
+    what = "DPDK's testpmd, forwarding mode io: what the vhost library itself can do"
+
+    def start(self, paths):
+        if not shutil.which("dpdk-testpmd"):
+            raise BenchError("there is no dpdk-testpmd: scripts/install-deps bench")
+        vdevs = [word for i, path in enumerate(paths) for word in ("--vdev", f"net_vhost{i},iface={path},client=1")]
+        self.process = spawn(["dpdk-testpmd", "--lcores", f"0@{self.other},1@{self.cpu}", "--main-lcore", "0", "--in-memory", "--no-pci",
+                              "--no-telemetry", "--file-prefix", f"bench-pmd-{os.getpid()}", "-m", "256", *vdevs,
+                              "--", "--forward-mode=io", "--burst=32", "--nb-cores=1", "--total-num-mbufs=32768", "--no-mlockall", "--interactive"],
+                             self.log("testpmd.log"), stdin=subprocess.PIPE, env={**os.environ, "RUNTIME_DIRECTORY": str(self.rundir)})
+        # Without a terminal it would end at the end of its input, which stays open.
+        self.process.stdin.write(b"start\n")
+        self.process.stdin.flush()
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            try:
+                self.process.stdin.write(b"quit\n")
+                self.process.stdin.close()
+                self.process.wait(5)
+            except (OSError, subprocess.TimeoutExpired):
+                pass
+        end(self.process)
+
+
+def unpacked_ovs():
+    """The folder of Debian's OVS-DPDK, unpacked into the cache. Installed, it would start services of its own."""
+    path = ROOT / "integration/image/build"
+    loader = importlib.machinery.SourceFileLoader("image_build", str(path))
+    image = importlib.util.module_from_spec(importlib.util.spec_from_loader("image_build", loader))
+    loader.exec_module(image)
+    cache = image.cache_folder()
+    tree = cache / "openvswitch"
+    if not tree.exists():
+        with tempfile.TemporaryDirectory(dir=cache) as tmp:
+            for package in ("openvswitch-switch", "openvswitch-switch-dpdk"):
+                print(f"bench: fetching {package}", file=sys.stderr)
+                subprocess.run(["dpkg", "-x", str(image.apt_download(package, tmp)), tmp + "/tree"], check=True)
+            Path(tmp + "/tree").rename(tree)
+    return tree
+
+
+class Ovs(Peer):
+    pages = 700
+    settings, bridge, commands = {}, {}, []
+
+    def start(self, paths):
+        tree = unpacked_ovs()
+        self.db = "unix:" + self.log("db.sock")
+        self.ctl = self.log("vswitchd.ctl")
+        self.tool = tree / "usr/bin/ovs-vsctl"
+        env = {**os.environ, "OVS_RUNDIR": str(self.rundir), "OVS_LOGDIR": str(self.rundir), "OVS_DBDIR": str(self.rundir),
+               "OVS_SYSCONFDIR": str(self.rundir), "OVS_PKGDATADIR": str(tree / "usr/share/openvswitch"), "RUNTIME_DIRECTORY": str(self.rundir)}
+        subprocess.run(["ovsdb-tool", "create", self.log("conf.db"), str(tree / "usr/share/openvswitch/vswitch.ovsschema")], check=True)
+        self.database = spawn(["ovsdb-server", self.log("conf.db"), "--remote=punix:" + self.log("db.sock"), "--unixctl=" + self.log("db.ctl"),
+                               "--log-file=" + self.log("ovsdb-server.log"), "-vconsole:off"], self.log("ovsdb-server.out"), env=env)
+        wait_until(lambda: os.path.exists(self.log("db.sock")), 10, "no database of OVS")
+        other = {"dpdk-init": "true", "dpdk-lcore-mask": hex(1 << self.other), "pmd-cpu-mask": hex(1 << self.cpu),
+                 "dpdk-extra": f"--in-memory --no-pci --no-telemetry --file-prefix=bench-ovs-{os.getpid()}", **self.settings}
+        self.vsctl("--no-wait", "init", "--", "set", "Open_vSwitch", ".", *[f'other_config:{k}="{v}"' for k, v in other.items()])
+        # A network namespace of its own: it makes interfaces named after its bridge.
+        self.process = spawn(["unshare", "--net", tree / "usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk", self.db, "--unixctl=" + self.ctl,
+                              "--log-file=" + self.log("ovs-vswitchd.log"), "-vconsole:off"], self.log("ovs-vswitchd.out"), env=env)
+        ports = [word for name, path in zip("ab", paths) for word in
+                 ("--", "add-port", "br", name, "--", "set", "Interface", name, "type=dpdkvhostuserclient", f"options:vhost-server-path={path}")]
+        self.vsctl("--timeout=30", "add-br", "br", "--", "set", "bridge", "br", "datapath_type=netdev",
+                   *[f"other_config:{k}={v}" for k, v in self.bridge.items()], *ports)
+        for command in self.commands:
+            try:
+                unixctl(self.ctl, *command)
+            except SwitchError as e:
+                print(f"bench: ovs: {' '.join(command)}: {e}", file=sys.stderr)
+
+    def vsctl(self, *words):
+        done = subprocess.run([str(self.tool), "--db=" + self.db, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=60)
+        if done.returncode:
+            raise BenchError(f"ovs-vsctl {' '.join(words)}: {done.stdout}\n{tail(self.log('ovs-vswitchd.log'))}")
+
+    def facts(self):
+        return {"pmd": unixctl(self.ctl, "dpif-netdev/pmd-stats-show")}
+
+    def stop(self):
+        end(self.process)
+        end(getattr(self, "database", None))
+
+
+class OvsPackaged(Ovs):
+    what = "OVS-DPDK as Debian packages it, action NORMAL"
+
+
+class OvsTuned(Ovs):
+    what = "OVS-DPDK: signature match cache instead of the exact match cache, a large MAC table, its AVX-512 code"
+    settings = {"smc-enable": "true", "emc-insert-inv-prob": "0"}
+    bridge = {"mac-table-size": "1048576"}
+    commands = [("dpif-netdev/dpif-impl-set", "dpif_avx512"), ("dpif-netdev/miniflow-parser-set", "study"),
+                ("dpif-netdev/subtable-lookup-prio-set", "avx512_gather", "3")]
+
+
+OTHERS = {"testpmd": Testpmd, "ovs": OvsPackaged, "ovs-tuned": OvsTuned}

@@ -1,0 +1,54 @@
+"""The rows of the bench: what is sent, and what is asked of the switch. A later row is a line here.
+
+mix: what the generator sends, see frames.h: flows (of both directions together), macs (addresses a side; 0: every conversation is a pair
+     of its own), bytes, random
+learn: each flow is sent once, in order and slowly, before the windows
+asked: the least ratio of Weir's median to a peer's, or None
+counts: counters of Weir whose rate is shown as well
+"""
+
+ROWS = {
+    "l2-64": {
+        "title": "64 flows, each a pair of addresses of its own",
+        "mix": {"flows": 64, "macs": 8, "bytes": 64},
+        "asked": {"ovs": 1.3, "ovs-tuned": 1.3, "testpmd": 0.82},
+    },
+    "l2-100k": {
+        "title": "100,000 5-tuples between 8 addresses a side",
+        "mix": {"flows": 100000, "macs": 8, "bytes": 64},
+        "asked": {"ovs": 2.2, "ovs-tuned": 2.2, "testpmd": 0.80},
+    },
+    "l2-100k-macs": {
+        "title": "100,000 flows, each a pair of addresses of its own",
+        "mix": {"flows": 100000, "macs": 0, "bytes": 64},
+        "asked": {"ovs": 1.7, "ovs-tuned": 1.7, "testpmd": 0.62},
+    },
+    "resolve-l2": {
+        "title": "each packet from and to any of 2,048 known addresses a side: hardly two of a flow",
+        "mix": {"flows": 8192, "macs": 2048, "bytes": 64, "random": "pairs"},
+        "asked": {},
+        "counts": ["resolved"],
+    },
+    "resolve-l2-unknown": {
+        "title": "each packet from an address that nobody has seen",
+        "mix": {"flows": 64, "macs": 8, "bytes": 64, "random": "source"},
+        "asked": {},
+        "counts": ["resolved"],
+    },
+    "l2-1518": {
+        "title": "64 flows, large frames",
+        "mix": {"flows": 64, "macs": 8, "bytes": 1518},
+        "asked": {},
+    },
+}
+
+
+def mix_words(row):
+    """The row's mix as the generator takes it."""
+    mix = {"random": "no", **ROWS[row]["mix"]}
+    return " ".join(f"{key}={value}" for key, value in mix.items())
+
+
+def fastpath_options(row):
+    """The row's mix as options of fastpath."""
+    return [word for key, value in ROWS[row]["mix"].items() for word in ("--" + key, str(value))]
