@@ -1,0 +1,165 @@
+// trace: records that are formatted when they are read; shared by copies; bounded.
+#include "lab.h"
+
+#include <jansson.h>
+#include <rte_cycles.h>
+
+static struct config_port *a, *b;
+
+static int setup(void **state)
+{
+	lab_setup();
+	struct config_network *net = lab_network("blue", 10);
+	a = lab_port("a", VLAN_ACCESS, net);
+	b = lab_port("b", VLAN_TRUNK, NULL);
+	lab_apply();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	lab_teardown();
+	return 0;
+}
+
+static void lines(void **state)
+{
+	lab_expect_ports(a->id, "tcp,nw_ttl=1,tcp_flags=ack", b->id, 0);
+	lab_expect_trace("  rx         from a, 60 bytes, 02:00:00:00:00:01 > 02:00:00:00:00:02, type 0x0800, protocol 6, class ttl<=1\n");
+	lab_expect_trace("  flow       no cached flow, resolving\n");
+	lab_expect_trace("  vlan       port a (access), untagged: network blue\n");
+	lab_expect_trace("  decision   flooded to every other port of network blue; per packet: mtu\n");
+	lab_expect_trace("  flood      a copy for b\n");
+	lab_expect_trace("  tx         out by b\n");
+	lab_expect_ports(b->id, "udp6,dl_vlan=10,dl_src=02:00:00:00:00:02,dl_dst=02:00:00:00:00:01", a->id, 0);
+	lab_expect_trace("VLAN 10, type 0x86dd");
+	lab_expect_trace("  vlan       port b (trunk), VLAN 10: network blue\n");
+	lab_expect_trace("output to a, outer tag taken off");
+	lab_expect_ports(a->id, "udp", b->id, 0);
+	lab_expect_trace("output to b, tagged with VLAN 10");
+	lab_expect_ports(a->id, "udp", b->id, 0);
+	lab_expect_trace("  flow       cached flow ");
+	assert_int_equal(lab.traces, 4);
+	// One line for each record, however it ends.
+	lab_expect_drop_frame(a->id, "\2\0\0\0\0\2\2\0\0\0\0\1\x08\6", 14, "parse.ARP");
+	assert_int_equal(lab.traces, 5);
+	lab_expect_drop(a->id, "udp,dl_src=01:00:00:00:00:01", "vlan.GROUP_SOURCE");
+	lab_expect_trace("  decision   drop: the source address is a group address\n");
+}
+
+static void the_tag_of_one_network_to_another_port(void **state)
+{
+	struct config_port *c = lab_port("c", VLAN_TRUNK, NULL);
+
+	lab_apply();
+	lab_send(c->id, "udp,dl_vlan=10,dl_src=02:00:00:00:00:03,dl_dst=02:00:00:00:00:01");
+	lab_expect_ports(b->id, "udp,dl_vlan=10,dl_dst=02:00:00:00:00:03", c->id, 0);
+	lab_expect_trace("output to c, VLAN set to 10");
+}
+
+static void copies_share_one(void **state)
+{
+	for (int i = 0; i < 8; i++) {
+		char name[8];
+
+		snprintf(name, sizeof name, "c%d", i);
+		lab_port(name, VLAN_ACCESS, &lab.config->networks[0])->mtu = i % 2 ? 1500 : 1000;
+	}
+	lab_apply();
+	lab_send(a->id, "udp,packet_len=1214");
+	assert_int_equal(lab.n_sent, 5);
+	assert_int_equal(lab.traces, 1); // finished once, with the last of them
+	lab_expect_trace("out by c7");
+	lab_expect_trace("1200 bytes against MTU 1000 of c0: too large");
+	lab_expect_trace("dropped (mtu.TOO_LARGE)");
+}
+
+static unsigned finished;
+
+static void done(struct trace *t, void *arg)
+{
+	assert_ptr_equal(arg, &finished);
+	finished++;
+}
+
+static void references(void **state)
+{
+	struct trace t = {.done = done, .arg = &finished, .refs = 1};
+
+	finished = 0;
+	trace_ref(NULL);
+	trace_unref(NULL);
+	trace_ref(&t);
+	trace_unref(&t);
+	assert_int_equal(finished, 0);
+	trace_unref(&t);
+	assert_int_equal(finished, 1);
+}
+
+static void what_does_not_fit_is_counted(void **state)
+{
+	static struct trace t;
+	struct core_record r = {.kind = CORE_MISS};
+	struct buf text = {0};
+	unsigned n = 0;
+
+	memset(&t, 0, sizeof t);
+	for (; !t.lost; n++)
+		trace_put(&t, TRACE_CORE, &r, sizeof r);
+	for (int i = 0; i < 9; i++)
+		trace_put(&t, TRACE_CORE, &r, sizeof r);
+	assert_int_equal(t.lost, 10);
+	assert_true(t.used <= TRACE_ROOM);
+	trace_format(&t, &text, false, 0);
+	assert_non_null(strstr(text.text, "(10 more records did not fit)"));
+	free(text.text);
+	// A small one may still fit.
+	json_t *j = trace_json(&t, 0);
+	assert_int_equal(json_array_size(j), n - 1);
+	json_decref(j);
+}
+
+static void as_json_and_with_times(void **state)
+{
+	static struct trace t;
+	struct core_record r = {.kind = CORE_RECEIVED, .port = a->id, .len = 60, .ethertype = 0x800};
+	struct buf text = {0};
+
+	memset(&t, 0, sizeof t);
+	t.start = rte_rdtsc();
+	trace_put(&t, TRACE_CORE, &r, sizeof r);
+	r = (struct core_record){.kind = CORE_SENT, .port = 4000};
+	trace_put(&t, TRACE_CORE, &r, sizeof r);
+	r = (struct core_record){.kind = CORE_DECIDED, .out_kind = OUT_NONE};
+	trace_put(&t, TRACE_CORE, &r, sizeof r);
+	r = (struct core_record){.kind = CORE_DECIDED, .out_kind = OUT_FLOOD, .network = 4000};
+	trace_put(&t, TRACE_CORE, &r, sizeof r);
+	r = (struct core_record){.kind = CORE_QUEUED, .port = 0};
+	trace_put(&t, TRACE_CORE, &r, sizeof r);
+	json_t *j = trace_json(&t, 1000000000);
+	assert_int_equal(json_array_size(j), 5);
+	assert_string_equal(json_string_value(json_object_get(json_array_get(j, 0), "stage")), "rx");
+	assert_non_null(strstr(json_string_value(json_object_get(json_array_get(j, 0), "text")), "from a, 60 bytes"));
+	assert_true(json_is_integer(json_object_get(json_array_get(j, 0), "ns")));
+	assert_string_equal(json_string_value(json_object_get(json_array_get(j, 1), "text")), "out by a port that is gone");
+	assert_string_equal(json_string_value(json_object_get(json_array_get(j, 2), "text")), "no output");
+	assert_non_null(strstr(json_string_value(json_object_get(json_array_get(j, 3), "text")), "network that is gone"));
+	assert_non_null(strstr(json_string_value(json_object_get(json_array_get(j, 4), "text")), "the switch"));
+	json_decref(j);
+	trace_format(&t, &text, true, 1000000000);
+	assert_non_null(strstr(text.text, " ns  rx         from a"));
+	free(text.text);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(lines, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_tag_of_one_network_to_another_port, setup, teardown),
+		cmocka_unit_test_setup_teardown(copies_share_one, setup, teardown),
+		cmocka_unit_test_setup_teardown(references, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_does_not_fit_is_counted, setup, teardown),
+		cmocka_unit_test_setup_teardown(as_json_and_with_times, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
