@@ -3,26 +3,14 @@
 #include "gen.h"
 #include "key.h"
 #include "row.h"
+#include "sentence.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 struct lport *topology_ports[MAX_PORTS];
 struct network *topology_networks[MAX_NETWORKS];
-
-static __attribute__((format(printf, 2, 3))) void set_error(char **error, const char *fmt, ...)
-{
-	va_list args;
-
-	if (*error)
-		return; // the first is the cause
-	va_start(args, fmt);
-	if (vasprintf(error, fmt, args) < 0)
-		*error = NULL;
-	va_end(args);
-}
 
 static void lport_free(void *arg)
 {
@@ -76,12 +64,12 @@ static int fill_trunk(struct config *c, struct config_port *cp, struct lport *lp
 		for (size_t t = 0; t < cp->n_trunks && !wanted; t++)
 			wanted = row_id_equal(&cp->trunks[t], &n->row);
 		if (wanted && !n->vlan && cp->n_trunks)
-			set_error(&cp->error, "network %s is in the port's trunks, but has no VLAN", n->name);
+			sentence_set(&cp->error, "network %s is in the port's trunks, but has no VLAN", n->name);
 		if (!wanted || !n->vlan || n->error)
 			continue;
 		struct membership *m = &lp->vlans[n->vlan];
 		if (m->network) {
-			set_error(&cp->error, "networks %s and %s both have VLAN %u: name the port's networks in trunks",
+			sentence_set(&cp->error, "networks %s and %s both have VLAN %u: name the port's networks in trunks",
 				  name_of(c, m->network), n->name, n->vlan);
 			return -EEXIST;
 		}
@@ -106,9 +94,9 @@ static struct lport *lport_make(struct config *c, struct config_port *cp, uint32
 	lp->isolated = cp->isolated;
 	lp->qinq = !strcmp(config_map_get(&cp->other_config, "qinq-ethtype", "802.1ad"), "802.1q") ? 0x8100 : 0x88a8;
 	if (!native && cp->vlan_mode != VLAN_TRUNK)
-		set_error(&cp->error, "the port has no network yet: set its network");
+		sentence_set(&cp->error, "the port has no network yet: set its network");
 	if (native && cp->vlan_mode == VLAN_NATIVE_TAGGED && !native->vlan)
-		set_error(&cp->error, "network %s has no VLAN, so it can't leave the port tagged", native->name);
+		sentence_set(&cp->error, "network %s has no VLAN, so it can't leave the port tagged", native->name);
 	if (native && !native->error) {
 		lp->native = native->id;
 		if (cp->vlan_mode != VLAN_TRUNK)

@@ -1,9 +1,9 @@
 // fdb: learns the source address, looks the destination up, and says where the frame goes.
 #include "fdb.h"
+#include "sentence.h"
 #include "stage.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -276,18 +276,6 @@ static bool is_unwanted(const struct fdb_entry *e, void *arg)
 	return e->is_static && !bsearch(&key, want->keys, want->n, sizeof key, compare_keys);
 }
 
-static __attribute__((format(printf, 2, 3))) void complain(char **error, const char *fmt, ...)
-{
-	va_list args;
-
-	if (*error)
-		return;
-	va_start(args, fmt);
-	if (vasprintf(error, fmt, args) < 0)
-		*error = NULL;
-	va_end(args);
-}
-
 // An address is static in one place; the second row that wants it gets the sentence.
 static void set_static(struct wanted *want, uint64_t key, uint16_t port, uint32_t row, char **error)
 {
@@ -298,7 +286,7 @@ static void set_static(struct wanted *want, uint64_t key, uint16_t port, uint32_
 			fdb_lookup(key, &e);
 			const struct row_info *other = row_get(e.row);
 			if (e.row != row)
-				complain(error, "the address %02x:%02x:%02x:%02x:%02x:%02x is already static on port %s by %s %s", e.mac[0], e.mac[1],
+				sentence_set(error, "the address %02x:%02x:%02x:%02x:%02x:%02x is already static on port %s by %s %s", e.mac[0], e.mac[1],
 					 e.mac[2], e.mac[3], e.mac[4], e.mac[5], port_name(e.port), other ? other->table : "?",
 					 other ? other->name : "?");
 			return;
@@ -307,7 +295,7 @@ static void set_static(struct wanted *want, uint64_t key, uint16_t port, uint32_
 	if (fdb_lookup(key, &e) && e.is_static && e.port == port && e.row == row)
 		return;
 	if (!fdb_set_static(key, port, row)) {
-		complain(error, "the forwarding database is full (%u entries)", FDB_SIZE);
+		sentence_set(error, "the forwarding database is full (%u entries)", FDB_SIZE);
 		return;
 	}
 	removed(key); // its flows go by the new entry
@@ -350,7 +338,7 @@ static void static_entries(struct config *want, struct wanted *w)
 		if (!cp || !cn)
 			continue; // not yet
 		if (!is_member(cp->id, cn->id)) {
-			complain(&f->error, "port %s is not in network %s", cp->name, cn->name);
+			sentence_set(&f->error, "port %s is not in network %s", cp->name, cn->name);
 			continue;
 		}
 		snprintf(name, sizeof name, "%02x:%02x:%02x:%02x:%02x:%02x", f->mac[0], f->mac[1], f->mac[2], f->mac[3], f->mac[4], f->mac[5]);
@@ -427,7 +415,7 @@ static bool network_known(const char *name, char **error)
 			return true;
 	}
 	if (name)
-		complain(error, "there is no network %s", name);
+		sentence_set(error, "there is no network %s", name);
 	return !name;
 }
 

@@ -3,6 +3,7 @@
 #include "control.h"
 #include "egress.h"
 #include "forward.h"
+#include "sentence.h"
 #include "thread_private.h"
 
 #include <errno.h>
@@ -491,12 +492,6 @@ static void configure_flows(struct worker *w, void *arg)
 	count_ports(w, NULL);
 }
 
-static void set_problem(char **problem, const char *fmt, const char *value)
-{
-	if (!*problem && asprintf(problem, fmt, value) < 0)
-		*problem = NULL;
-}
-
 int thread_reconcile(const struct config_map *other, char **problem)
 {
 	const char *cores = config_map_get(other, "worker-cores", NULL), *bad = NULL;
@@ -505,7 +500,7 @@ int thread_reconcile(const struct config_map *other, char **problem)
 	if (!cores) {
 		default_cores(&want);
 	} else if (!parse_cores(cores, &want)) {
-		set_problem(problem, "other_config: worker-cores must be a list of CPUs that the switch may use, such as 1-3,5, not \"%s\"", cores);
+		sentence_set(problem, "other_config: worker-cores must be a list of CPUs that the switch may use, such as 1-3,5, not \"%s\"", cores);
 		if (thread_count())
 			return 0; // it goes on with those it has
 		default_cores(&want);
@@ -519,7 +514,7 @@ int thread_reconcile(const struct config_map *other, char **problem)
 	unsigned misses = (unsigned)config_map_uint(other, "resolve-queue", 256, 32, MISS_MAX, &bad);
 	bool busy = !strcmp(config_map_get(other, "poll", "adaptive"), "busy");
 	if (bad)
-		set_problem(problem, "other_config: %s is out of its range or not a number", bad);
+		sentence_set(problem, "other_config: %s is out of its range or not a number", bad);
 	flow_config = flows;
 	for (unsigned i = 0; i < MAX_WORKERS; i++)
 		if (threads[i] && (threads[i]->core < 0 || !CPU_ISSET((unsigned)threads[i]->core, &want)))
@@ -535,7 +530,7 @@ int thread_reconcile(const struct config_map *other, char **problem)
 		while (id < MAX_WORKERS && threads[id])
 			id++;
 		if (id == MAX_WORKERS || !thread_start(id, (int)c, &flows)) {
-			set_problem(problem, "no worker could be started: %s", "out of memory");
+			sentence_set(problem, "no worker could be started: %s", "out of memory");
 			return -ENOMEM;
 		}
 		port_each(join_port, NULL);

@@ -2,6 +2,7 @@
 #include "port.h"
 #include "buf.h"
 #include "control.h"
+#include "sentence.h"
 #include "thread.h"
 
 #include <errno.h>
@@ -69,18 +70,6 @@ void port_counts(const struct port *p, struct counts *sum)
 		if (pw)
 			count_read(&pw->counts, sum);
 	}
-}
-
-static __attribute__((format(printf, 2, 3))) void set_error(char **error, const char *fmt, ...)
-{
-	va_list args;
-
-	if (*error)
-		return;
-	va_start(args, fmt);
-	if (vasprintf(error, fmt, args) < 0)
-		*error = NULL;
-	va_end(args);
 }
 
 // Ids are given out round robin, so that a packet that still waits somewhere is not booked on a new port that took its port's id.
@@ -188,14 +177,14 @@ static void open_device(struct port *p, const struct config_port *cp)
 		if (!strcmp(kinds[i]->type, cp->type))
 			ops = kinds[i];
 	if (!ops)
-		set_error(&error, "there is no port type \"%s\": use vhost-user, tap, kernel or dpdk", cp->type);
+		sentence_set(&error, "there is no port type \"%s\": use vhost-user, tap, kernel or dpdk", cp->type);
 	else if (!d || !o.pool)
-		set_error(&error, "out of memory");
+		sentence_set(&error, "out of memory");
 	if (!error) {
 		d->ops = ops;
 		int rc = ops->open(&o, &d->dev, &error);
 		if (rc && !error)
-			set_error(&error, "can't be opened: %s", strerror(-rc));
+			sentence_set(&error, "can't be opened: %s", strerror(-rc));
 	}
 	free(p->error);
 	p->error = error;
@@ -277,12 +266,12 @@ static void make_port(struct config_port *cp)
 	struct port *p = calloc(1, sizeof *p);
 
 	if (!p) {
-		set_error(&cp->error, "out of memory");
+		sentence_set(&cp->error, "out of memory");
 		return;
 	}
 	p->id = new_id();
 	if (!p->id) {
-		set_error(&cp->error, "the switch takes %d ports at most", MAX_PORTS - 1);
+		sentence_set(&cp->error, "the switch takes %d ports at most", MAX_PORTS - 1);
 		free(p);
 		return;
 	}
@@ -293,7 +282,7 @@ static void make_port(struct config_port *cp)
 	ports[p->id] = p;
 	cp->id = p->id;
 	if (thread_attach(p))
-		set_error(&cp->error, "out of memory for the port's queues");
+		sentence_set(&cp->error, "out of memory for the port's queues");
 }
 
 void port_reconcile_begin(struct config *c)
@@ -308,7 +297,7 @@ void port_reconcile_begin(struct config *c)
 		for (size_t k = 0; k < i; k++) {
 			// The one that works already goes on.
 			if (!strcmp(c->ports[k].name, cp->name))
-				set_error(p && !c->ports[k].id ? &c->ports[k].error : &cp->error, "another row of table Port has the name %s too",
+				sentence_set(p && !c->ports[k].id ? &c->ports[k].error : &cp->error, "another row of table Port has the name %s too",
 					  cp->name);
 		}
 		if (!p)

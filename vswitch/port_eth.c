@@ -2,6 +2,7 @@
 #include "control.h"
 #include "offload.h"
 #include "port.h"
+#include "sentence.h"
 
 #include <errno.h>
 #include <net/if.h>
@@ -38,17 +39,6 @@ struct eth {
 	rte_spinlock_t tx_lock[PORT_QUEUES]; // more workers than queues may share one
 };
 
-static __attribute__((format(printf, 3, 4))) int refuse(int rc, char **error, const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	if (vasprintf(error, fmt, args) < 0)
-		*error = NULL;
-	va_end(args);
-	return rc;
-}
-
 static struct rte_mempool *rx_pool(struct eth *e, const struct port_open *o, char **error)
 {
 	char name[RTE_MEMPOOL_NAMESIZE];
@@ -58,7 +48,7 @@ static struct rte_mempool *rx_pool(struct eth *e, const struct port_open *o, cha
 	snprintf(name, sizeof name, "jumbo%u", e->id);
 	e->jumbo = rte_pktmbuf_pool_create(name, JUMBO_BUFFERS, 0, sizeof(struct pkt), RTE_PKTMBUF_HEADROOM + JUMBO_ROOM, SOCKET_ID_ANY);
 	if (!e->jumbo)
-		refuse(-ENOMEM, error, "no memory for %d buffers of %d bytes: lower the MTU", JUMBO_BUFFERS, JUMBO_ROOM);
+		sentence_fail(-ENOMEM, error, "no memory for %d buffers of %d bytes: lower the MTU", JUMBO_BUFFERS, JUMBO_ROOM);
 	return e->jumbo;
 }
 
@@ -85,7 +75,7 @@ static int configure(struct eth *e, const struct port_open *o, struct rte_eth_de
 		rc = rte_eth_dev_configure(e->id, e->n_rxq, e->n_txq, &conf);
 	}
 	if (rc)
-		return refuse(rc, error, "the device takes no %u receive and %u transmit queues: %s", e->n_rxq, e->n_txq, strerror(-rc));
+		return sentence_fail(rc, error, "the device takes no %u receive and %u transmit queues: %s", e->n_rxq, e->n_txq, strerror(-rc));
 	uint64_t tx = conf.txmode.offloads;
 	if (tx & RTE_ETH_TX_OFFLOAD_MULTI_SEGS)
 		e->caps |= OFFLOAD_MULTISEG;
@@ -103,9 +93,9 @@ static int set_up(struct eth *e, const struct port_open *o, char **error)
 	int rc = pool ? rte_eth_dev_info_get(e->id, &info) : -ENOMEM;
 
 	if (rc)
-		return *error ? rc : refuse(rc, error, "the device tells nothing of itself: %s", strerror(-rc));
+		return *error ? rc : sentence_fail(rc, error, "the device tells nothing of itself: %s", strerror(-rc));
 	if (e->n_rxq > info.max_rx_queues)
-		return refuse(-EINVAL, error, "the device has %u receive queues, not %u: lower options:queues", info.max_rx_queues, e->n_rxq);
+		return sentence_fail(-EINVAL, error, "the device has %u receive queues, not %u: lower options:queues", info.max_rx_queues, e->n_rxq);
 	if (e->n_txq > info.max_tx_queues)
 		e->n_txq = info.max_tx_queues;
 	if (e->is_tap)
@@ -120,15 +110,15 @@ static int set_up(struct eth *e, const struct port_open *o, char **error)
 	for (uint16_t q = 0; q < e->n_txq && !rc; q++)
 		rc = rte_eth_tx_queue_setup(e->id, q, tx_size, SOCKET_ID_ANY, NULL);
 	if (rc)
-		return refuse(rc, error, "a queue of the device can't be set up: %s", strerror(-rc));
+		return sentence_fail(rc, error, "a queue of the device can't be set up: %s", strerror(-rc));
 	if (!e->name[0]) { // of kernel interfaces the kernel's MTU counts
 		rc = rte_eth_dev_set_mtu(e->id, o->mtu);
 		if (rc && rc != -ENOTSUP)
-			return refuse(rc, error, "the device takes no MTU of %u: %s", o->mtu, strerror(-rc));
+			return sentence_fail(rc, error, "the device takes no MTU of %u: %s", o->mtu, strerror(-rc));
 	}
 	rc = rte_eth_dev_start(e->id);
 	if (rc)
-		return refuse(rc, error, "the device can't be started: %s", strerror(-rc));
+		return sentence_fail(rc, error, "the device can't be started: %s", strerror(-rc));
 	if (!e->is_tap)
 		rte_eth_promiscuous_enable(e->id);
 	e->mtu = o->mtu;
@@ -182,21 +172,21 @@ static int open_device(struct eth *e, const char *devargs, const struct port_ope
 		e->n_txq = PORT_QUEUES;
 	if (rte_eth_dev_count_avail() == RTE_MAX_ETHPORTS) {
 		close_eth(e);
-		return refuse(-ENOSPC, error, "this DPDK takes %d devices, and all are in use", RTE_MAX_ETHPORTS);
+		return sentence_fail(-ENOSPC, error, "this DPDK takes %d devices, and all are in use", RTE_MAX_ETHPORTS);
 	}
 	int rc = rte_dev_probe(devargs);
 	if (rc) {
 		close_eth(e);
-		return refuse(rc, error, "DPDK can't open %s: %s", devargs, strerror(-rc));
+		return sentence_fail(rc, error, "DPDK can't open %s: %s", devargs, strerror(-rc));
 	}
 	uint16_t id = find_device(devargs);
 	if (id == RTE_MAX_ETHPORTS || rte_eth_dev_info_get(id, &info)) {
 		close_eth(e);
-		return refuse(-ENODEV, error, "DPDK opened %s, but it is no network device", devargs);
+		return sentence_fail(-ENODEV, error, "DPDK opened %s, but it is no network device", devargs);
 	}
 	if (in_use[id]) { // probing a device again succeeds
 		close_eth(e);
-		return refuse(-EBUSY, error, "another port has the device %s", devargs);
+		return sentence_fail(-EBUSY, error, "another port has the device %s", devargs);
 	}
 	in_use[id] = true;
 	e->id = id;
@@ -216,12 +206,12 @@ static struct eth *eth_new(const struct port_open *o, char **error)
 	const char *bad = NULL;
 
 	if (!e) {
-		refuse(-ENOMEM, error, "out of memory");
+		sentence_fail(-ENOMEM, error, "out of memory");
 		return NULL;
 	}
 	e->n_rxq = (uint16_t)config_map_uint(&o->config->options, "queues", 1, 1, PORT_QUEUES, &bad);
 	if (bad) {
-		refuse(-EINVAL, error, "options: queues must be a number from 1 to %d", PORT_QUEUES);
+		sentence_fail(-EINVAL, error, "options: queues must be a number from 1 to %d", PORT_QUEUES);
 		free(e);
 		return NULL;
 	}
@@ -234,7 +224,7 @@ static int interface_name(struct eth *e, const struct port_open *o, char **error
 	const char *name = config_map_get(&o->config->options, "iface", o->config->name);
 
 	if (!*name || strlen(name) >= IFNAMSIZ || strpbrk(name, "/,= \t\n"))
-		return refuse(-EINVAL, error, "options: iface \"%s\" is no name of a network interface (1 to %d characters)", name, IFNAMSIZ - 1);
+		return sentence_fail(-EINVAL, error, "options: iface \"%s\" is no name of a network interface (1 to %d characters)", name, IFNAMSIZ - 1);
 	snprintf(e->name, sizeof e->name, "%s", name);
 	return 0;
 }
@@ -297,7 +287,7 @@ static int open_kernel(const struct port_open *o, void **dev, char **error)
 		return -EINVAL;
 	}
 	if (!if_nametoindex(e->name)) {
-		int rc = refuse(-ENODEV, error, "there is no network interface %s", e->name);
+		int rc = sentence_fail(-ENODEV, error, "there is no network interface %s", e->name);
 
 		free(e);
 		return rc;
@@ -308,7 +298,7 @@ static int open_kernel(const struct port_open *o, void **dev, char **error)
 	} else if (!strcmp(driver, "af_xdp")) {
 		snprintf(devargs, sizeof devargs, "net_af_xdp%u,iface=%s,queue_count=%u", o->config->id, e->name, e->n_rxq);
 	} else {
-		int rc = refuse(-EINVAL, error, "options: driver must be af_packet or af_xdp, not \"%s\"", driver);
+		int rc = sentence_fail(-EINVAL, error, "options: driver must be af_packet or af_xdp, not \"%s\"", driver);
 
 		free(e);
 		return rc;
@@ -326,7 +316,7 @@ static int open_dpdk(const struct port_open *o, void **dev, char **error)
 	struct eth *e;
 
 	if (!devargs || !*devargs)
-		return refuse(-EINVAL, error, "options: devargs is missing: say which device, such as 0000:03:00.0 or net_ring0");
+		return sentence_fail(-EINVAL, error, "options: devargs is missing: say which device, such as 0000:03:00.0 or net_ring0");
 	e = eth_new(o, error);
 	return e ? open_device(e, devargs, o, dev, error) : -EINVAL;
 }

@@ -1,6 +1,7 @@
 // port_vhost: ports of type vhost-user.
 #include "offload.h"
 #include "port.h"
+#include "sentence.h"
 #include "vhost.h"
 
 #include <errno.h>
@@ -9,17 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static __attribute__((format(printf, 2, 3))) int refuse(char **error, const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	if (vasprintf(error, fmt, args) < 0)
-		*error = NULL;
-	va_end(args);
-	return -EINVAL;
-}
 
 // `path` is where the socket's path is written if it isn't given.
 static int read_options(const struct port_open *o, struct vhost_config *c, char *path, size_t room, char **error)
@@ -41,19 +31,19 @@ static int read_options(const struct port_open *o, struct vhost_config *c, char 
 		.tso = config_map_bool(m, "tso", true),
 	};
 	if (bad)
-		return refuse(error, "options: %s must be a number from 1 to %d", bad, VHOST_MAX_QUEUES);
+		return sentence_fail(-EINVAL, error, "options: %s must be a number from 1 to %d", bad, VHOST_MAX_QUEUES);
 	if (strcmp(mode, "client") && strcmp(mode, "server"))
-		return refuse(error, "options: mode must be client or server, not \"%s\"", mode);
+		return sentence_fail(-EINVAL, error, "options: mode must be client or server, not \"%s\"", mode);
 	if (n < 0 || (size_t)n >= room || strlen(c->path) >= 108)
-		return refuse(error, "options: path is longer than the 107 bytes that a Unix socket may have");
+		return sentence_fail(-EINVAL, error, "options: path is longer than the 107 bytes that a Unix socket may have");
 	if (c->path[0] != '/')
-		return refuse(error, "options: path must be absolute, not \"%s\"", c->path);
+		return sentence_fail(-EINVAL, error, "options: path must be absolute, not \"%s\"", c->path);
 	if (bits) {
 		char *end;
 		unsigned long v = strtoul(bits, &end, 8);
 
 		if (*end || !*bits || v > 0777)
-			return refuse(error, "options: permissions must be octal, such as 660, not \"%s\"", bits);
+			return sentence_fail(-EINVAL, error, "options: permissions must be octal, such as 660, not \"%s\"", bits);
 		c->mode = (mode_t)v;
 	}
 	if (!c->csum)

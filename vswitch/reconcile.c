@@ -2,6 +2,7 @@
 #include "reconcile.h"
 #include "control.h"
 #include "port.h"
+#include "sentence.h"
 #include "stage.h"
 #include "thread.h"
 
@@ -23,18 +24,6 @@ static struct row_error *errors;
 static size_t n_errors;
 static char *problem;
 static struct config *current;
-
-static __attribute__((format(printf, 2, 3))) void set_error(char **error, const char *fmt, ...)
-{
-	va_list args;
-
-	if (*error)
-		return;
-	va_start(args, fmt);
-	if (vasprintf(error, fmt, args) < 0)
-		*error = NULL;
-	va_end(args);
-}
 
 static uint16_t new_network_id(void)
 {
@@ -75,7 +64,7 @@ static void number_networks(struct config *c)
 		if (n->id)
 			network_row[n->id] = n->row;
 		else
-			set_error(&n->error, "the switch takes %d networks at most", MAX_NETWORKS - 1);
+			sentence_set(&n->error, "the switch takes %d networks at most", MAX_NETWORKS - 1);
 	}
 	free(seen);
 }

@@ -4,6 +4,7 @@
 #include "verbs.h"
 #include "clock.h"
 #include "port.h"
+#include "sentence.h"
 #include "stage.h"
 #include "thread.h"
 
@@ -144,8 +145,8 @@ static bool compile(struct tracer *t, const char *expression, char **error)
 	pcap_t *dead = pcap_open_dead(DLT_EN10MB, 65535);
 	bool ok = dead && !pcap_compile(dead, &t->filter, expression, 1, PCAP_NETMASK_UNKNOWN);
 
-	if (!ok && asprintf(error, "\"%s\" is no filter expression of tcpdump: %s", expression, dead ? pcap_geterr(dead) : "out of memory") < 0)
-		*error = NULL;
+	if (!ok)
+		sentence_set(error, "\"%s\" is no filter expression of tcpdump: %s", expression, dead ? pcap_geterr(dead) : "out of memory");
 	if (dead)
 		pcap_close(dead);
 	t->has_filter = ok;
@@ -161,18 +162,18 @@ static struct tracer *tracer_new(const char *port, const char *filter, const cha
 	if (!t)
 		return NULL;
 	t->limit = count ? strtoull(count, &end, 10) : UINT64_MAX;
-	if (count && (*end || !t->limit) && asprintf(error, "--count wants a number of packets, not \"%s\"", count) < 0)
-		*error = NULL;
+	if (count && (*end || !t->limit))
+		sentence_set(error, "--count wants a number of packets, not \"%s\"", count);
 	t->sample = 1;
 	if (sample) {
 		unsigned long n = strtoul(strncmp(sample, "1/", 2) ? sample : sample + 2, &end, 10);
 
-		if ((*end || !n || n > UINT32_MAX) && !*error && asprintf(error, "--sample wants 1/N, not \"%s\"", sample) < 0)
-			*error = NULL;
+		if (*end || !n || n > UINT32_MAX)
+			sentence_set(error, "--sample wants 1/N, not \"%s\"", sample);
 		t->sample = (uint32_t)n;
 	}
-	if (port && !p && !*error && asprintf(error, "there is no port %s", port) < 0)
-		*error = NULL;
+	if (port && !p)
+		sentence_set(error, "there is no port %s", port);
 	t->port = p ? p->id : 0;
 	if (!*error && filter)
 		compile(t, filter, error);
@@ -195,10 +196,10 @@ static void trace_start(struct control_request *r, int argc, const char *argv[],
 	const char *count = verbs_take_option(&argc, argv, "count", &error), *sample = verbs_take_option(&argc, argv, "sample", &error);
 	char text[32];
 
-	if (!error && argc > 1 && asprintf(&error, "trace doesn't know \"%s\": it takes --port, --filter, --count and --sample", argv[1]) < 0)
-		error = NULL;
-	if (!error && active && asprintf(&error, "a trace is running already: end it first, or wait %d s if its reader is gone", ABANDONED_MS / 1000) < 0)
-		error = NULL;
+	if (argc > 1)
+		sentence_set(&error, "trace doesn't know \"%s\": it takes --port, --filter, --count and --sample", argv[1]);
+	if (active)
+		sentence_set(&error, "a trace is running already: end it first, or wait %d s if its reader is gone", ABANDONED_MS / 1000);
 	struct tracer *t = error ? NULL : tracer_new(port, filter, count, sample, &error);
 	if (!t) {
 		verbs_refuse(r, "%s", error ? error : "out of memory");

@@ -4,6 +4,7 @@
 #include "port.h"
 #include "reconcile.h"
 #include "row.h"
+#include "sentence.h"
 #include "stage.h"
 #include "thread.h"
 #include "parse.h"
@@ -33,8 +34,7 @@ const char *verbs_take_option(int *argc, const char *argv[], const char *name, c
 		if (strncmp(argv[i], "--", 2) || strcmp(argv[i] + 2, name))
 			continue;
 		if (i + 1 == *argc) {
-			if (!*error && asprintf(error, "--%s wants a value", name) < 0)
-				*error = NULL;
+			sentence_set(error, "--%s wants a value", name);
 			--*argc;
 			return NULL;
 		}
