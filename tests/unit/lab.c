@@ -254,7 +254,7 @@ static void append_provoked(void)
 	fclose(f);
 }
 
-static void check_conservation(void)
+void lab_check(void)
 {
 	struct counts rest = gone;
 
@@ -285,13 +285,13 @@ void lab_teardown(void)
 {
 	lab_few_buffers(-1);
 	lab_flush();
-	check_conservation();
+	lab_check();
 	topology_clear();
 	for (unsigned i = 1; i < MAX_PORTS; i++)
 		if (lab.w.port[i])
 			remove_port_worker((uint16_t)i);
 	worker_publish(&lab.w);
-	check_conservation();
+	lab_check();
 	stages_fini();
 	while (rcu_poll())
 		;

@@ -59,6 +59,8 @@ void lab_eal(void);
 void lab_setup(void);
 void lab_setup_stages(struct stage *const *list, unsigned n);
 void lab_teardown(void);
+// Fails unless every packet is accounted for.
+void lab_check(void);
 
 // Rows of the config, with defaults; they stay where they are until the end of the test. `vlan` 0: none.
 struct config_network *lab_network(const char *name, uint16_t vlan);
