@@ -143,6 +143,20 @@ static void out_add(struct outgoing *o, struct rte_mbuf *m)
 		out_flush(o);
 }
 
+// A packet that still asks for its checksum: the vhost library writes the sum of the pseudo-header into it, which must not be the one of
+// another copy of a flood.
+static void out_own(struct outgoing *o, struct rte_mbuf *m)
+{
+	struct rte_mbuf *own = m;
+
+	if (m->ol_flags & RTE_MBUF_F_TX_L4_MASK)
+		own = pkt_own_headers(m, (uint16_t)(m->l2_len + m->l3_len + m->l4_len), o->w->pool);
+	if (likely(own))
+		out_add(o, own);
+	else
+		worker_drop_tx(o->w, &o->l->pw, m, TX_REASON(NO_MEMORY));
+}
+
 // One mbuf and a finished checksum, as far as the device lacks them.
 static void out_finish(struct outgoing *o, struct rte_mbuf *m)
 {
@@ -183,12 +197,10 @@ static void out_segments(struct outgoing *o, struct rte_mbuf *m)
 	for (unsigned i = 0; i < n; i++) {
 		struct rte_mbuf *s = offload_segment(m, i, o->w->pool);
 
-		if (s) {
-			trace_ref(p->trace);
-			out_finish(o, s);
-		} else {
+		if (s)
+			out_finish(o, s); // it came with a reference of its own to the trace
+		else
 			worker_lose(o->w, p->origin, TX_REASON(NO_MEMORY));
-		}
 	}
 	trace_unref(p->trace);
 	rte_pktmbuf_free(m); // its segments stand for it
@@ -223,7 +235,7 @@ void egress_flush(struct worker *w, struct port_worker *pw)
 		struct rte_mbuf *m = pw->tx[i];
 
 		if (likely(offload_ok(m, o.caps)))
-			out_add(&o, m);
+			out_own(&o, m);
 		else if ((m->ol_flags & RTE_MBUF_F_TX_TCP_SEG) && !offload_ok_tso(m, o.caps))
 			out_segments(&o, m);
 		else
