@@ -583,7 +583,7 @@ struct burst {
 	uint8_t len[BURST];
 	unsigned n;
 	// What common packets of the port have in common.
-	const struct profile *pr; // of untagged IPv4; NULL: there are no common packets here
+	const struct profile *pr; // of untagged IPv4; NULL: a trace is on, and there are no common packets
 	uint64_t word0;           // first word of their keys
 	struct pkt blank;         // their struct pkt before it is parsed
 };
@@ -696,7 +696,8 @@ static void serve_burst(struct worker *w, struct port_worker *pw, struct burst *
 		if (unlikely(p->trace))
 			trace_burst_hit(w, m, f);
 		apply(w, m, f);
-		if (likely((f->flags & FLOW_DIRECT) && p->seg_len <= f->mtu && !p->trace))
+		// Not while a trace is on: the packets that are traced take the other way, and would be overtaken by the rest of their flow.
+		if (likely((f->flags & FLOW_DIRECT) && p->seg_len <= f->mtu && b->pr))
 			out = send_direct(w, out, m, f);
 		else
 			b->m[k++] = m;
