@@ -274,7 +274,7 @@ class Guest:
             raise GuestError(f"guest {self.name}: kernel panic:\n{tail(self.file('console'), 40)}")
         return True
 
-    def wait_up(self, limit=90, but=None):
+    def wait_up(self, limit=180, but=None):
         """Waits until the agent answers, after a start or a reboot. Returns the kernel's boot id; `but` is one not to take."""
 
         def connected():
@@ -289,15 +289,18 @@ class Guest:
 
         end = time.monotonic() + limit
         wait_for(connected, limit, f"guest {self.name}'s agent socket")
+        # What is sent while the guest boots may be lost, and a busy host may answer late: ask again, take any answer.
+        asked, pause = [], 0.3
         while True:
-            try:
-                # What is sent while the guest boots may be lost.
-                boot_id = self.agent.send("cat /proc/sys/kernel/random/boot_id", 5).result(0.5)[1].strip()
+            asked.append(self.agent.send("cat /proc/sys/kernel/random/boot_id", 20))
+            done, _ = concurrent.futures.wait(asked, pause, concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                boot_id = future.result()[1].strip()
                 if boot_id and boot_id != but:
                     return boot_id
-                time.sleep(0.05)
-            except concurrent.futures.TimeoutError:
-                self._alive()
+                asked.remove(future)
+            pause = min(pause * 1.3, 5)
+            self._alive()
             if time.monotonic() > end:
                 raise Timeout(f"waited {limit:g} s for guest {self.name}; its console:\n{tail(self.file('console'))}"
                               f"QEMU says:\n{tail(self.file('log'))}")
@@ -345,11 +348,11 @@ class Guest:
         how()
         self.wait_up(limit, but=before)
 
-    def reset(self, limit=90):
+    def reset(self, limit=180):
         """The reset button; returns when the guest is up again."""
         self._rebooted(lambda: self.qmp.execute("system_reset"), limit)
 
-    def reboot(self, limit=90):
+    def reboot(self, limit=180):
         """The guest restarts itself; returns when it is up again."""
         self._rebooted(lambda: self.agent.send("reboot -f", 10), limit)
 
@@ -437,7 +440,7 @@ class Guest:
         self.stop()
 
 
-def boot(guests, limit=90):
+def boot(guests, limit=180):
     """Starts guests side by side and waits for all."""
     for guest in guests:
         if not guest.process:
