@@ -3,7 +3,6 @@
 #define OFPROTO_ACTIONS_H
 
 #include "match.h"
-#include "rewrite.h"
 
 #define ACTIONS_SETS 16
 #define ACTIONS_COPIES 32

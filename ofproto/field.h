@@ -104,6 +104,12 @@ union field_value {
 	uint8_t b[16]; // an address, network order
 };
 
+// A field that is set, and to what.
+struct rewrite {
+	enum field_id field; // one with FOR_SET
+	union field_value value;
+};
+
 // Fields as they were given.
 struct field_set {
 	union field_value value[FIELD_ID_N], mask[FIELD_ID_N]; // mask: all ones unless one was given

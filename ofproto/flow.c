@@ -52,8 +52,15 @@ struct flow_table {
 	uint32_t over;           // flows beyond the shares now
 	uint32_t hand;           // of the sweep
 	uint64_t inserts, evictions, expiries, refusals;
+	struct flow_credit *credit; // by row, touched as it is used
+	uint32_t credit_high;       // highest row that was credited
+	struct flow_table *next;    // of all tables
 	struct port_flows port[MAX_PORTS];
 };
+
+static struct flow_table *tables; // main thread
+static struct flow_credit *gone;  // credits of tables that are no more
+static uint32_t n_gone;
 
 #define FLOWS_MAX (1u << 24)
 
@@ -80,6 +87,82 @@ static size_t bucket_size(uint32_t limit)
 	return (size_t)(limit / SPLIT_LOAD + FIRST_BUCKETS + 1) * sizeof(struct bucket);
 }
 
+// ---- credits
+
+void flow_credit(struct flow_table *t, uint32_t rule, uint64_t packets, uint64_t bytes)
+{
+	if (unlikely(rule >= FLOW_CREDITS))
+		return;
+	if (rule > t->credit_high)
+		t->credit_high = rule;
+	__atomic_store_n(&t->credit[rule].packets, t->credit[rule].packets + packets, __ATOMIC_RELAXED);
+	__atomic_store_n(&t->credit[rule].bytes, t->credit[rule].bytes + bytes, __ATOMIC_RELAXED);
+}
+
+// What the flow has counted since its decision was made.
+static void credit_flow(struct flow_table *t, uint32_t i)
+{
+	const struct flow *f = &t->record[i].flow;
+	const struct flow_cold *c = &t->cold[i];
+
+	if (unlikely(f->rule))
+		flow_credit(t, f->rule, f->packets - c->credited_packets, f->bytes - c->credited_bytes);
+}
+
+static void add_credit(struct flow_credit *sum, const struct flow_credit *c)
+{
+	sum->packets += __atomic_load_n(&c->packets, __ATOMIC_RELAXED);
+	sum->bytes += __atomic_load_n(&c->bytes, __ATOMIC_RELAXED);
+}
+
+// What was credited first and flows second: what moves from the second to the first in between is missing then, not counted twice.
+static void sum_table(const struct flow_table *t, struct flow_credit *sum, uint32_t n)
+{
+	for (uint32_t i = 1; i < n && i < FLOW_CREDITS; i++)
+		add_credit(&sum[i], &t->credit[i]);
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	for (uint32_t i = 0, high = flow_table_high(t); i < high; i++) {
+		struct flow_view v;
+
+		// Few flows are of rules: most cost a look at one cache line.
+		if (!__atomic_load_n(&t->record[i].flow.rule, __ATOMIC_RELAXED) || !flow_table_read(t, i, &v) || !v.flow.rule || v.flow.rule >= n)
+			continue;
+		sum[v.flow.rule].packets += v.flow.packets - v.cold.credited_packets;
+		sum[v.flow.rule].bytes += v.flow.bytes - v.cold.credited_bytes;
+	}
+}
+
+void flow_credits_sum(struct flow_credit *sum, uint32_t n)
+{
+	for (uint32_t i = 0; i < n && i < n_gone; i++)
+		add_credit(&sum[i], &gone[i]);
+	for (const struct flow_table *t = tables; t; t = t->next)
+		sum_table(t, sum, n);
+}
+
+// The worker of the table is no more; what was counted stays.
+static void keep_credits(const struct flow_table *t)
+{
+	uint32_t n = n_gone;
+
+	if (!t->credit || !t->record || !t->cold)
+		return;
+	if (t->credit_high >= n && t->credit_high)
+		n = t->credit_high + 1;
+	for (uint32_t i = 0; i < flow_table_high(t); i++)
+		if (t->record[i].flow.rule >= n && t->record[i].flow.rule < FLOW_CREDITS)
+			n = t->record[i].flow.rule + 1;
+	if (n <= 1)
+		return;
+	struct flow_credit *more = n > n_gone ? realloc(gone, n * sizeof *gone) : gone;
+	if (!more)
+		return;
+	memset(more + n_gone, 0, (n - n_gone) * sizeof *more);
+	gone = more;
+	n_gone = n;
+	sum_table(t, gone, n);
+}
+
 struct flow_table *flow_table_create(const struct flow_table_config *config)
 {
 	struct flow_table *t = reserve(sizeof *t);
@@ -92,7 +175,10 @@ struct flow_table *flow_table_create(const struct flow_table_config *config)
 	t->cold = reserve((size_t)t->reserved_limit * sizeof *t->cold);
 	t->bucket = reserve(bucket_size(t->reserved_limit));
 	t->overflow = reserve(overflow_size(t->reserved_limit));
-	if (!t->record || !t->cold || !t->bucket || !t->overflow) {
+	t->credit = reserve(FLOW_CREDITS * sizeof *t->credit);
+	t->next = tables;
+	tables = t;
+	if (!t->record || !t->cold || !t->bucket || !t->overflow || !t->credit) {
 		flow_table_destroy(t);
 		return NULL;
 	}
@@ -113,6 +199,12 @@ void flow_table_destroy(struct flow_table *t)
 {
 	if (!t)
 		return;
+	keep_credits(t);
+	struct flow_table **at = &tables;
+	while (*at != t)
+		at = &(*at)->next;
+	*at = t->next;
+	release(t->credit, FLOW_CREDITS * sizeof *t->credit);
 	release(t->record, (size_t)t->reserved_limit * sizeof *t->record);
 	release(t->cold, (size_t)t->reserved_limit * sizeof *t->cold);
 	release(t->bucket, bucket_size(t->reserved_limit));
@@ -344,6 +436,7 @@ static void remove_index(struct flow_table *t, uint32_t i)
 	bucket_take(t, &t->bucket[bucket_index(t, c->hash)], i);
 	list_del(t, i);
 	change_begin(c);
+	credit_flow(t, i);
 	c->in_use = 0;
 	c->next = t->free;
 	change_end(c);
@@ -453,6 +546,9 @@ void flow_decide(struct flow_table *t, struct flow *record, const struct flow *d
 	struct flow old = *record;
 
 	change_begin(c);
+	credit_flow(t, flow_index(t, record));
+	c->credited_packets = old.packets;
+	c->credited_bytes = old.bytes;
 	*record = *decision;
 	record->packets = old.packets;
 	record->bytes = old.bytes;

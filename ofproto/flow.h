@@ -32,7 +32,8 @@ struct flow {
 	uint32_t refreshed_ms; // when its stages last heard that it is in use
 	uint16_t mtu;       // FLOW_DIRECT: a packet up to this size needs nothing but to be sent
 	uint16_t spare;
-	uint64_t rewrite;   // of stages to come
+	uint32_t rule;      // row (row.h) whose counters its packets are credited to; 0: none
+	uint32_t actions;   // what stage `rule` has to do for its packets, see pkt_actions()
 };
 static_assert(sizeof(struct flow) == 64, "the hot part of a flow is one cache line");
 
@@ -57,6 +58,8 @@ struct flow_cold {
 	uint32_t prev, next;           // list of its ingress port, ~0: end
 	uint32_t created_ms;
 	uint16_t port;
+	uint64_t credited_packets;     // of its counters, what was credited to rules before the present decision
+	uint64_t credited_bytes;
 	uint8_t prov_stage[FLOW_PROV]; // which stage the row decided
 	uint32_t prov_row[FLOW_PROV];  // handles of row.h
 };
@@ -92,6 +95,18 @@ void flow_decide(struct flow_table *, struct flow *record, const struct flow *de
 struct flow_cold *flow_cold(struct flow_table *, const struct flow *);
 const struct flow_key *flow_key(struct flow_table *, const struct flow *);
 uint32_t flow_index(struct flow_table *, const struct flow *);
+
+// Counters of the rows that decided. A flow credits its packets to the row of its decision when it is decided anew or goes; what flows have not
+// credited yet is added when somebody asks.
+#define FLOW_CREDITS (1u << 22) // rows that can have counters
+struct flow_credit {
+	uint64_t packets, bytes;
+};
+// The table's worker: packets that no cached flow counted.
+void flow_credit(struct flow_table *, uint32_t rule, uint64_t packets, uint64_t bytes);
+// Main thread: adds to sum[] what all tables, also those that are no more, have for rows below `n`. A flow that is decided anew meanwhile may be
+// missing, never counted twice.
+void flow_credits_sum(struct flow_credit *sum, uint32_t n);
 
 struct flow_table_stats {
 	uint32_t flows, limit, buckets;

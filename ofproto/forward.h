@@ -2,6 +2,7 @@
 #ifndef OFPROTO_FORWARD_H
 #define OFPROTO_FORWARD_H
 
+#include "actions.h"
 #include "stage.h"
 #include "worker.h"
 
@@ -27,6 +28,9 @@ void forward_burst(struct worker *, uint16_t port, struct rte_mbuf **, unsigned 
 unsigned forward_misses(struct worker *, uint16_t port);
 // The port goes: drops what waits.
 void forward_drain(struct worker *, uint16_t port);
+// Of the run of an ingress stage that writes: a copy of the packet as it is now, with n fields set, leaves by port `out`, past the egress stages. `tag`: as
+// vlan_between() takes it.
+void forward_copy(struct worker *, struct pkt *, const struct lport *out, int tag, const struct rewrite *, unsigned n);
 // Dry worker: decides and runs one packet whose trace is set, without a flow table. `overlay`: in: effects of packets before it, out: with this one's.
 void forward_explain(struct worker *, uint16_t port, struct rte_mbuf *, struct effect *overlay, uint8_t *n_overlay);
 

@@ -40,6 +40,7 @@ enum vlan_op {
 	VLAN_OP_POP,  // the outer tag
 	VLAN_OP_PUSH, // a new outer tag
 	VLAN_OP_SET,  // another VLAN id in the outer tag
+	VLAN_OP_GIVEN, // of a flood: every copy leaves with the tag vlan_tci, or untagged if that is 0, whatever its port does
 };
 
 // What was decided of a packet, and of every packet of a flow: copied as one block from the flow.
@@ -98,6 +99,13 @@ static inline struct rte_mbuf *pkt_mbuf(const struct pkt *p)
 static inline const uint8_t *pkt_data(const struct pkt *p)
 {
 	return rte_pktmbuf_mtod(pkt_mbuf(p), const uint8_t *);
+}
+
+// What the stage `rule` has to do for the packet: its handle, from the flow. It is in the field of the mbuf that DPDK leaves to applications, as
+// struct pkt is full and few packets have one.
+static inline uint32_t pkt_actions(const struct pkt *p)
+{
+	return pkt_mbuf(p)->hash.usr;
 }
 
 // A pool of packet buffers with room for struct pkt. `n`: how many; `socket`: NUMA node or SOCKET_ID_ANY. NULL: rte_errno.

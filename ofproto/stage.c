@@ -70,8 +70,12 @@ static uint32_t fields_of(const struct config_network *net)
 
 int stages_reconcile(struct config *want)
 {
-	int rc = topology_reconcile(want, fields_of);
+	int rc = 0;
 
+	for (unsigned i = 0; i < n_stages && !rc; i++)
+		rc = stages[i]->prepare ? stages[i]->prepare(want) : 0;
+	if (!rc)
+		rc = topology_reconcile(want, fields_of);
 	for (unsigned i = 0; i < n_stages; i++) {
 		int r = stages[i]->reconcile ? stages[i]->reconcile(want) : 0;
 
@@ -86,6 +90,13 @@ void stages_tick(uint64_t now)
 	for (unsigned i = 0; i < n_stages; i++)
 		if (stages[i]->tick)
 			stages[i]->tick(now);
+}
+
+void stages_count(stage_count_fn *fn, void *arg)
+{
+	for (unsigned i = 0; i < n_stages; i++)
+		if (stages[i]->count)
+			stages[i]->count(fn, arg);
 }
 
 void resolve_depend(struct resolve *r, enum gen_kind kind, uint64_t id)

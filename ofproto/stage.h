@@ -49,7 +49,13 @@ struct resolve {
 	const struct effect *overlay; // effects of an explained packet before this one
 	uint8_t n_overlay;
 	struct trace *trace;
+	// What a rule makes of the packet before later stages look at it.
+	const uint8_t *dst; // destination address by which it is forwarded; NULL: its own
+	int tag;            // with which it leaves, see vlan_between()
+	bool keeps_bit;     // the stage drops the packet, and has work on it all the same: a copy for a mirror
 };
+
+typedef void stage_count_fn(void *arg, const char *table, const struct row_id *, uint64_t packets, uint64_t bytes);
 
 struct stage_verb {
 	const char *name;  // "fdb/list"
@@ -66,6 +72,9 @@ struct stage {
 	uint16_t reason_base; // set at start-up
 	uint8_t index;        // set at start-up; its bit in flow.stages
 	bool egress;          // runs once for every copy, when pkt->out is known, instead of once per packet
+	bool writes;          // run changes headers: those of its packets are their own, up to 64 bytes of the transport header
+	// Looks at the wanted state before anything is published, so that `fields` knows it. Rows that can't be get their `error`.
+	int (*prepare)(struct config *want);
 	// Fields beyond KEY_BASE that resolve may read for packets of the network. NULL: none.
 	uint32_t (*fields)(const struct config_network *);
 	// Writes this stage's part of the decision. Returns 0, or the reason to drop for. Changes nothing but *r.
@@ -80,6 +89,8 @@ struct stage {
 	int (*reconcile)(struct config *want);
 	// Housekeeping, about every 100 ms. `now`: nanoseconds, the workers' clock.
 	void (*tick)(uint64_t now);
+	// Counters of database rows.
+	void (*count)(stage_count_fn *fn, void *arg);
 	int (*init)(void);
 	void (*fini)(void);
 	const struct stage_verb *verbs; // ends with a NULL name
@@ -126,5 +137,6 @@ struct stage *stage_find(const char *name);
 // topology_reconcile() and then every stage's.
 int stages_reconcile(struct config *);
 void stages_tick(uint64_t now);
+void stages_count(stage_count_fn *fn, void *arg);
 
 #endif

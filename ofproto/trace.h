@@ -40,6 +40,7 @@ enum core_record_kind {
 	CORE_DROPPED,
 	CORE_QUEUED,
 	CORE_BECAUSE,  // a row that decided something in the stage before it
+	CORE_FURTHER,  // a copy that a rule sends to a further port
 	CORE_DIFFERS,  // the cached flow and a fresh decision are not the same: a defect
 };
 

@@ -12,6 +12,10 @@ static uint16_t output_resolve(struct resolve *r)
 {
 	struct flow *f = r->flow;
 
+	if (f->out_kind == OUT_FLOOD && r->tag != TAG_OF_PORT) {
+		f->vlan_op = VLAN_OP_GIVEN;
+		f->vlan_tci = (uint16_t)r->tag;
+	}
 	if (f->out_kind != OUT_PORT)
 		return 0; // a flood decides for each of its copies
 	resolve_depend(r, GEN_PORT, f->out);
@@ -21,7 +25,7 @@ static uint16_t output_resolve(struct resolve *r)
 	resolve_because(r, out->row);
 	if (!out->enabled)
 		return STAGE_REASON(output, DISABLED);
-	struct vlan_change c = vlan_between(r->in, out, r->net, r->pkt->n_tags > 0);
+	struct vlan_change c = vlan_between(r->in, out, r->net, r->pkt->n_tags > 0, r->tag);
 	f->vlan_op = c.op;
 	f->vlan_tci = c.vid;
 	f->qinq = c.qinq;

@@ -399,11 +399,11 @@ static void *reader(void *arg)
 			struct flow_view v;
 			uint32_t n;
 
-			if (!flow_table_read(table, i, &v) || !v.flow.rewrite)
+			if (!flow_table_read(table, i, &v) || !v.flow.actions)
 				continue;
 			memcpy(&n, v.key.src, 4);
 			r->seen++;
-			r->torn += v.flow.rewrite != n || v.flow.spare != n || v.cold.dep_gen[7] != n || v.cold.prov_row[0] != n;
+			r->torn += v.flow.actions != n || v.flow.aux != n || v.cold.dep_gen[7] != n || v.cold.prov_row[0] != n;
 		}
 	}
 	return NULL;
@@ -419,7 +419,7 @@ static void read_while_it_changes(void **state)
 	assert_int_equal(pthread_create(&thread, NULL, reader, &r), 0);
 	for (uint32_t n = 1; n < 3000 || (__atomic_load_n(&r.seen, __ATOMIC_RELAXED) < 10000 && n < 100000000); n++) {
 		struct flow *f = insert(1, n, n * 200);
-		struct flow decision = {.rewrite = n, .spare = n};
+		struct flow decision = {.actions = n, .aux = n};
 		struct flow_cold from = {0};
 
 		for (int i = 0; i < FLOW_DEPS; i++)
