@@ -1,5 +1,6 @@
 // vlan: every mode of ingress against every kind of frame and every mode of egress, byte by byte (IEEE 802.1Q).
 #include "lab.h"
+#include "compose.h"
 
 enum { A, B }; // networks: VLAN 10, VLAN 20
 
@@ -226,6 +227,31 @@ static void flood_of_a_large_frame(void **state)
 	}
 }
 
+// Headers that fill a buffer: the copies' tags go in front all the same.
+static void flood_of_long_headers(void **state)
+{
+	struct config_port *from = lab_port("from", VLAN_ACCESS, net[A]), *t1 = lab_port("t1", VLAN_TRUNK, NULL), *t2 = lab_port("t2", VLAN_TRUNK, NULL);
+	uint8_t frame[COMPOSE_MAX], want[COMPOSE_MAX];
+	uint32_t len = lab_compose(frame, "ipv6,nw_proto=99,packet_len=3000");
+
+	net[A]->mtu = 9000;
+	lab_apply();
+	frame[20] = 60; // destination options of 1960 bytes, then TCP
+	frame[54] = 6;
+	frame[55] = 1960 / 8 - 1;
+	frame[54 + 1960 + 12] = 0x50;
+	lab_send_frame(from->id, frame, len);
+	assert_int_equal(lab.n_sent, 2);
+	memcpy(want, frame, len);
+	assert_int_equal(lab_tag(want, len, 0x8100, 10), len + 4);
+	for (int i = 0; i < 2; i++) {
+		const struct lab_sent *s = lab_sent_to(i ? t1->id : t2->id);
+
+		assert_int_equal(s->len, len + 4);
+		assert_memory_equal(s->bytes, want, len + 4);
+	}
+}
+
 static void qinq_ethertype_is_a_choice(void **state)
 {
 	struct config_port *in = lab_port("in", VLAN_DOT1Q_TUNNEL, net[A]), *out = lab_port("out", VLAN_TRUNK, NULL);
@@ -333,6 +359,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(matrix_of_known_destination, setup, teardown),
 		cmocka_unit_test_setup_teardown(flood_to_every_mode, setup, teardown),
 		cmocka_unit_test_setup_teardown(flood_of_a_large_frame, setup, teardown),
+		cmocka_unit_test_setup_teardown(flood_of_long_headers, setup, teardown),
 		cmocka_unit_test_setup_teardown(qinq_ethertype_is_a_choice, setup, teardown),
 		cmocka_unit_test_setup_teardown(customer_vlans, setup, teardown),
 		cmocka_unit_test_setup_teardown(addresses_that_no_frame_has, setup, teardown),
