@@ -1,6 +1,7 @@
 // forward: see forward.h.
 #include "forward.h"
 #include "parse.h"
+#include "rewrite.h"
 #include "row.h"
 #include "vlan.h"
 
@@ -13,7 +14,7 @@
 uint16_t forward_reason_base;
 
 static const struct reason reason_rows[] = {FORWARD_REASONS(REASON_ROW)};
-static uint64_t ingress_stages, egress_stages;
+static uint64_t ingress_stages, egress_stages, egress_runs;
 
 #define FLOW_REASON(name) ((uint16_t)(forward_reason_base + flow_##name))
 #define REFRESH_MS 1000
@@ -29,9 +30,14 @@ struct lookup {
 void forward_init(void)
 {
 	forward_reason_base = reason_register(reason_rows, FORWARD_REASON_N);
-	ingress_stages = egress_stages = 0;
-	for (unsigned i = 0; i < stage_count(); i++)
-		*(stage_get((uint8_t)i)->egress ? &egress_stages : &ingress_stages) |= 1ULL << i;
+	ingress_stages = egress_stages = egress_runs = 0;
+	for (unsigned i = 0; i < stage_count(); i++) {
+		const struct stage *s = stage_get((uint8_t)i);
+
+		*(s->egress ? &egress_stages : &ingress_stages) |= 1ULL << i;
+		if (s->egress && s->run)
+			egress_runs |= 1ULL << i;
+	}
 }
 
 // ---- tracing
@@ -202,7 +208,8 @@ static void run_resolve(struct resolve *r)
 		if (reason) {
 			f->out_kind = OUT_DROP;
 			f->out = reason;
-			f->stages &= (1ULL << i) - 1; // what ran before still does: a meter counts what is dropped later
+			// What ran before still does: a meter counts what is dropped later.
+			f->stages &= (r->keeps_bit ? 2ULL << i : 1ULL << i) - 1;
 			break;
 		}
 	}
@@ -222,7 +229,7 @@ static void resolve_start(struct resolve *r, struct worker *w, struct rte_mbuf *
 {
 	memset(f, 0, sizeof *f);
 	c->n_deps = c->n_prov = 0;
-	*r = (struct resolve){.w = w, .pkt = pkt_of(m), .key = key, .flow = f, .cold = c};
+	*r = (struct resolve){.w = w, .pkt = pkt_of(m), .key = key, .flow = f, .cold = c, .tag = TAG_OF_PORT};
 	f->epoch = gen_read_epoch(); // before anything is looked up
 }
 
@@ -290,7 +297,8 @@ static void trace_hit(struct worker *w, struct rte_mbuf *m, const struct flow_ke
 	resolve_start(&r, w, m, whole, &again, &cold);
 	r.trace = p->trace;
 	run_resolve(&r);
-	if ((again.out_kind != f->out_kind || again.out != f->out || again.vlan_op != f->vlan_op || again.stages != f->stages) &&
+	if ((again.out_kind != f->out_kind || again.out != f->out || again.vlan_op != f->vlan_op || again.stages != f->stages ||
+	     again.rule != f->rule || again.actions != f->actions) &&
 	    gen_read_epoch() == w->epoch)
 		trace_decision(p->trace, CORE_DIFFERS, &again, 0);
 }
@@ -321,6 +329,29 @@ static inline void apply(struct worker *w, struct rte_mbuf *m, struct flow *f)
 
 // ---- stages
 
+// Bytes of headers that are made a packet's own before they are changed.
+static uint16_t headers_of(const struct pkt *p)
+{
+	// Of headers too long for one buffer the tags will do: no offload can be asked for behind them.
+	return (uint16_t)(p->l4_ofs && p->l4_ofs <= PARSE_HEADERS_MAX ? p->l4_ofs + 64 : 128);
+}
+
+// Gives the packets that have the stage's bit headers of their own, which may make them other packets.
+static __rte_noinline void own_headers(struct worker *w, struct pkt **p, unsigned n, uint64_t bit)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (!(p[i]->stages & bit) || p[i]->drop)
+			continue;
+		struct rte_mbuf *own = pkt_own_headers(pkt_mbuf(p[i]), headers_of(p[i]), w->pool);
+
+		if (likely(own))
+			p[i] = pkt_of(own);
+		else
+			p[i]->drop = FLOW_REASON(NO_MEMORY);
+	}
+}
+
+// May put other packets into p[], in the place of the same ones.
 static void run_stages(struct worker *w, struct pkt **p, unsigned n, uint64_t which)
 {
 	uint64_t all = 0;
@@ -329,14 +360,17 @@ static void run_stages(struct worker *w, struct pkt **p, unsigned n, uint64_t wh
 		all |= p[i]->stages;
 	for (all &= which; all; all &= all - 1) {
 		uint64_t bit = all & -all;
+		const struct stage *s = stage_get((uint8_t)__builtin_ctzll(bit));
 		struct pkt *mine[BURST];
 		uint16_t k = 0;
 
+		if (unlikely(s->writes))
+			own_headers(w, p, n, bit);
 		for (unsigned i = 0; i < n; i++)
 			if ((p[i]->stages & bit) && !p[i]->drop)
 				mine[k++] = p[i];
 		if (k)
-			stage_get((uint8_t)__builtin_ctzll(bit))->run(w, mine, k);
+			s->run(w, mine, k);
 	}
 }
 
@@ -344,9 +378,7 @@ static void run_stages(struct worker *w, struct pkt **p, unsigned n, uint64_t wh
 static struct rte_mbuf *rewrite(struct worker *w, struct rte_mbuf *m)
 {
 	struct pkt *p = pkt_of(m);
-	// Of headers too long for one buffer the tags will do: no offload can be asked for behind them.
-	unsigned len = p->l4_ofs && p->l4_ofs <= PARSE_HEADERS_MAX ? p->l4_ofs + 64u : 128;
-	struct rte_mbuf *own = pkt_own_headers(m, (uint16_t)len, w->pool);
+	struct rte_mbuf *own = pkt_own_headers(m, headers_of(p), w->pool);
 
 	if (unlikely(!own)) {
 		worker_drop(w, m, FLOW_REASON(NO_MEMORY));
@@ -385,17 +417,42 @@ static void run_egress(struct worker *w, struct pkt **p, unsigned n)
 	worker_tx(w, out, k);
 }
 
-static void egress_to(struct rte_mbuf *m, const struct lport *in, const struct lport *out, const struct network *net)
+static void egress_to(struct rte_mbuf *m, const struct lport *in, const struct lport *out, const struct network *net, int tag, uint8_t kind)
 {
 	struct pkt *p = pkt_of(m);
-	struct vlan_change c = vlan_between(in, out, net, p->n_tags > 0);
+	struct vlan_change c = vlan_between(in, out, net, p->n_tags > 0, tag);
 
 	p->out = out->id;
 	p->vlan_op = c.op;
 	p->vlan_tci = c.vid;
 	p->qinq = c.qinq;
 	if (unlikely(p->trace))
-		trace_kind(p->trace, CORE_COPY, out->id);
+		trace_kind(p->trace, kind, out->id);
+}
+
+void forward_copy(struct worker *w, struct pkt *p, const struct lport *out, int tag, const struct rewrite *set, unsigned n)
+{
+	const struct network *net = network_get(p->network);
+	const struct lport *in = lport_get(p->in_port);
+	struct rte_mbuf *c = net && in ? pkt_clone(pkt_mbuf(p), w->pool) : NULL;
+	// What is done to the packet itself later would change a copy that shares its headers.
+	struct rte_mbuf *own = c ? pkt_own_headers(c, headers_of(p), w->pool) : NULL;
+
+	worker_count(w, p->origin, COUNT_COPIES, 1);
+	if (unlikely(!own)) {
+		rte_pktmbuf_free(c);
+		worker_lose(w, p->origin, net && in ? FLOW_REASON(NO_MEMORY) : FLOW_REASON(NETWORK_GONE));
+		if (unlikely(p->trace))
+			trace_lost(p->trace, out->id);
+		return;
+	}
+	struct pkt *copy = pkt_of(own);
+	trace_ref(p->trace);
+	copy->stages = egress_runs;
+	copy->out_kind = OUT_PORT;
+	egress_to(own, in, out, net, tag, CORE_FURTHER);
+	rewrite_apply(own, set, n);
+	run_egress(w, &copy, 1);
 }
 
 // One copy for each port of the network but the packet's own; the last one is the packet itself. The payload is shared.
@@ -405,6 +462,7 @@ static void flood(struct worker *w, struct pkt *p)
 	const struct lport *in = lport_get(p->in_port);
 	struct rte_mbuf *m = pkt_mbuf(p);
 	const struct lport *last = NULL;
+	int tag = p->vlan_op == VLAN_OP_GIVEN ? p->vlan_tci : TAG_OF_PORT;
 	struct pkt *batch[BURST];
 	unsigned n = 0;
 
@@ -424,7 +482,7 @@ static void flood(struct worker *w, struct pkt *p)
 			if (likely(c)) {
 				trace_ref(p->trace);
 				worker_count(w, p->origin, COUNT_COPIES, 1);
-				egress_to(c, in, last, net);
+				egress_to(c, in, last, net, tag, CORE_COPY);
 				batch[n++] = pkt_of(c);
 			} else { // A copy that could not be made is a copy that was lost.
 				worker_count(w, p->origin, COUNT_COPIES, 1);
@@ -442,7 +500,7 @@ static void flood(struct worker *w, struct pkt *p)
 	if (unlikely(!last)) {
 		worker_drop(w, m, FLOW_REASON(NOBODY));
 	} else {
-		egress_to(m, in, last, net);
+		egress_to(m, in, last, net, tag, CORE_COPY);
 		batch[n++] = p;
 	}
 	run_egress(w, batch, n);
@@ -459,7 +517,7 @@ static void run_batch(struct worker *w, struct rte_mbuf **m, unsigned n)
 	run_stages(w, p, n, ingress_stages);
 	for (unsigned i = 0; i < n; i++) {
 		if (unlikely(p[i]->drop)) {
-			worker_drop(w, m[i], p[i]->drop);
+			worker_drop(w, pkt_mbuf(p[i]), p[i]->drop);
 		} else if (likely(p[i]->out_kind == OUT_PORT)) {
 			out[k++] = p[i];
 		} else if (p[i]->out_kind == OUT_FLOOD) {
@@ -468,7 +526,7 @@ static void run_batch(struct worker *w, struct rte_mbuf **m, unsigned n)
 			k = 0;
 			flood(w, p[i]);
 		} else {
-			worker_drop(w, m[i], p[i]->out);
+			worker_drop(w, pkt_mbuf(p[i]), p[i]->out);
 		}
 	}
 	run_egress(w, out, k);
@@ -549,6 +607,9 @@ unsigned forward_misses(struct worker *w, uint16_t port)
 				trace_hit(w, m, &l.whole, f);
 			}
 			apply(w, m, f);
+			m->hash.usr = f->actions;
+			if (unlikely(f == &scratch && f->rule))
+				flow_credit(w->flows, f->rule, 1, m->pkt_len);
 			ready[n++] = m;
 		}
 		run_batch(w, ready, n);
@@ -699,10 +760,12 @@ static void serve_burst(struct worker *w, struct port_worker *pw, struct burst *
 			trace_burst_hit(w, m, f);
 		apply(w, m, f);
 		// Not while a trace is on: the packets that are traced take the other way, and would be overtaken by the rest of their flow.
-		if (likely((f->flags & FLOW_DIRECT) && p->seg_len <= f->mtu && b->pr))
+		if (likely((f->flags & FLOW_DIRECT) && p->seg_len <= f->mtu && b->pr)) {
 			out = send_direct(w, out, m, f);
-		else
+		} else {
+			m->hash.usr = f->actions;
 			b->m[k++] = m;
+		}
 	}
 	worker_count(w, pw->id, COUNT_CACHE_HIT, hits);
 	if (k)
@@ -768,5 +831,6 @@ void forward_explain(struct worker *w, uint16_t port, struct rte_mbuf *m, struct
 		overlay[(*n_overlay)++] = r.effect[i];
 	flow.flags |= FLOW_UNCACHED;
 	apply(w, m, &flow);
+	m->hash.usr = flow.actions;
 	run_batch(w, &m, 1);
 }
