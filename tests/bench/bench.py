@@ -22,7 +22,7 @@ import plot  # noqa: E402
 from lab import SwitchError  # noqa: E402
 from peers import OTHERS, Weir  # noqa: E402
 from process import PAGES, BenchError, Generator, Hugepages, busiest_on, confine, pingpong, wait_until  # noqa: E402
-from rows import ROWS, fastpath_options, mix_words  # noqa: E402
+from rows import ROWS, fastpath_options, mix_words, records  # noqa: E402
 
 GENERATOR_PAGES = 160
 NEAR_NS = 250           # a round trip below is between near processors
@@ -142,8 +142,9 @@ class Session:
 
     def window(self):
         args = self.bench.args
+        self.peer.settle(self.generator, records(self.row), mix_words(self.row))
         before = self.distance()
-        counted = self.peer.facts() if ROWS[self.row].get("counts") else {}
+        counted = self.peer.facts()
         began = time.monotonic()
         w = self.generator.ask(f"run seconds={args.seconds} warm={args.warm} rate={args.rate} watch={self.peer.pid}/{self.worker}",
                                limit=60 + args.seconds + args.warm)
@@ -154,14 +155,14 @@ class Session:
         w["cycles_per_packet"] = w["tsc_hz"] / w["mpps"] / 1e6 if w["mpps"] else None
         w["full_share"] = [f / o if o else 0 for f, o in zip(w["full"], w["offers"])]
         w["limit"] = "switch" if min(w["full_share"]) > FULL else "rate" if args.rate else "generator"
-        if isinstance(counted.get("rx_packets"), int):
-            # Statistics are written about once a second: rates over the whole time between two looks, warm-up included.
-            time.sleep(1.5)
-            then, rx = self.peer.facts(), counted["rx_packets"]
-            packets = then["rx_packets"] - rx
-            w["counted"] = {k: (then.get(k, 0) - counted.get(k, 0)) / packets if packets else None for k in ROWS[self.row]["counts"]}
+        w["facts"] = self.peer.facts()
+        # Over the whole run, warm-up included: it was the same all the time.
+        w["counted"] = {k: (w["facts"][k] - counted[k]) / (args.warm + args.seconds) for k in ROWS[self.row].get("counts", []) if k in counted}
         w["took"] = time.monotonic() - began
         w["problems"] = problems(w)
+        missed = w["facts"].get("misses", 0) - counted.get("misses", 0)
+        if records(self.row) and missed > 0.001 * w["sent_in_all"]:
+            w["problems"].append(f"{self.name} had forgotten {missed} flows")
         return w
 
 
@@ -199,7 +200,7 @@ def summarize(windows, keep_bad):
     placement = max(sorted(set(classes), reverse=True), key=classes.count)
     mine = [w for w in good if w["class"][0] == placement]
     mpps = [w["mpps"] for w in mine]
-    sent = sum(sum(w["sent"]) for w in mine)
+    sent = sum(w["sent_in_all"] for w in mine)
     return {
         "placement": placement, "windows": len(mine), "other_windows": len(windows) - len(mine), "mpps": median(mpps),
         "mpps_min": min(mpps), "mpps_max": max(mpps), "spread": (max(mpps) - min(mpps)) / median(mpps) if median(mpps) else 0,
@@ -207,8 +208,7 @@ def summarize(windows, keep_bad):
         "limit": max({w["limit"] for w in mine}, key=[w["limit"] for w in mine].count),
         "full_share": median([min(w["full_share"]) for w in mine]),
         "lost_share": sum(w["lost"] for w in mine) / sent if sent else 0,
-        "counted": {k: median([w["counted"][k] for w in mine if w.get("counted") and w["counted"][k] is not None])
-                    for k in next((w["counted"] for w in mine if w.get("counted")), {})},
+        "counted": {k: median([w["counted"][k] for w in mine]) for k in mine[0]["counted"]},
         "noisy": any(w["problems"] for w in mine),
     }
 
@@ -247,9 +247,8 @@ def print_table(result, out=sys.stdout):
             mark = "!" if s["noisy"] else ""
             print(f"{peer:<15}{s['mpps']:>7.2f}{s['mpps_min']:>8.2f}{s['mpps_max']:>8.2f}{s['spread']:>8.1%}{s['cycles_per_packet']:>8.1f}  "
                   f"{s['limit']:<10}{s['lost_share']:>8.2%}  {s['placement'] + ' x' + str(s['windows']) + mark:<11}{ratios}", file=out)
-            for key, share in s["counted"].items():
-                if share is not None:
-                    print(f"{'':<15}{key}: {share:.3f} of its packets, {share * s['mpps']:.2f} million a second", file=out)
+            for key, rate in s["counted"].items():
+                print(f"{'':<15}{key}: {rate / 1e6:.2f} million a second", file=out)
     print("\nMpps: both directions together, received; cycles: of the time stamp counter per packet on the worker's processor, an upper bound where", file=out)
     print("the generator is the limit; lost: sent and not received; ratio: that of the medians, with what is asked of it.", file=out)
     if result["options"]["any"]:

@@ -393,10 +393,11 @@ static void do_run(char *words)
 	print_pair("other", t.other);
 	print_pair("offers", t.offers);
 	print_pair("full", t.full);
-	printf("\"lost\": %" PRId64 ", \"steal\": %.3f, \"gap_longest_us\": %.1f, \"gaps_us\": %.1f, \"threads\": [",
-	       (int64_t)(tally.sent[0] + tally.sent[1] - first.sent[0] - first.sent[1] - tally.received[0] - tally.received[1] +
-			 first.received[0] + first.received[1]),
-	       steal, (double)longest * 1e6 / (double)hz, (double)gaps * 1e6 / (double)hz);
+	uint64_t all = tally.sent[0] + tally.sent[1] - first.sent[0] - first.sent[1];
+	printf("\"sent_in_all\": %" PRIu64 ", \"lost\": %" PRId64
+	       ", \"steal\": %.3f, \"gap_longest_us\": %.1f, \"gaps_us\": %.1f, \"threads\": [",
+	       all, (int64_t)(all - (tally.received[0] + tally.received[1] - first.received[0] - first.received[1])), steal,
+	       (double)longest * 1e6 / (double)hz, (double)gaps * 1e6 / (double)hz);
 	for (unsigned i = 0; i < r.n_watched; i++)
 		printf("%s{\"thread\": \"%s\", \"ran\": %.4f, \"waited\": %.4f}", i ? ", " : "", i ? r.watched[i].name : "self",
 		       (double)(r.watched[i].ran - earlier[i].ran) / 1e9 / seconds,

@@ -49,6 +49,14 @@ def mix_words(row):
     return " ".join(f"{key}={value}" for key, value in mix.items())
 
 
+def records(row):
+    """Pairs of addresses in the row's flows, which are what a switch that looks at no more has to know; 0: without end."""
+    mix = ROWS[row]["mix"]
+    if "random" in mix:
+        return 0
+    return min(mix["flows"], 2 * mix["macs"] ** 2) if mix["macs"] else mix["flows"]
+
+
 def fastpath_options(row):
     """The row's mix as options of fastpath."""
     return [word for key, value in ROWS[row]["mix"].items() for word in ("--" + key, str(value))]
