@@ -1,0 +1,136 @@
+"""The flow cache under attack: random addresses from one guest, and what that costs the others."""
+
+import subprocess
+
+import pytest
+
+from net import BROADCAST, LONG, SLOW, Namespace, frame, mac, wait_for
+from test_vhost_ports import plug
+
+
+@pytest.fixture
+def ports(clean):
+    clean.network("blue")
+    yield clean
+    clean.weirctl("clear", "Weir", ".", "other_config")
+
+
+def station(lab, name, address):
+    lab.weirctl("port", "add", name, "--type", "tap", "--network", "blue")
+    space = Namespace()
+    space.take(name)
+    space.run("ip", "address", "add", address, "dev", name)
+    space.run("ip", "link", "set", "dev", name, "up")
+    return space
+
+
+def resident(lab):
+    """Kilobytes of memory that are the daemon's own."""
+    with open(f"/proc/{lab.daemon.pid}/smaps_rollup") as f:
+        return int(next(line for line in f if line.startswith("Pss:")).split()[1])
+
+
+def flows_of(lab, port):
+    return len(lab.ask("flow/list", "--port", port, "--limit", "100000"))
+
+
+def test_attack(ports):
+    """Addresses at random, as fast as one guest can, on the worker that serves a quiet pair too: the pair loses nothing, and keeps its flows;
+    the attacker has its bounded share of flows, and drops of its own."""
+    ports.weirctl("config", "set", "flow-limit=4096", "resolve-queue=32")
+    ports.weirctl("network", "set", "blue", "--mac-limit", "1000")
+    one, two = station(ports, "t1", "10.9.0.1/24"), station(ports, "t2", "10.9.0.2/24")
+    try:
+        one.run("ping", "-c", "3", "-i", "0.01", "10.9.0.2")
+        with plug(ports, "vm1") as attacker, plug(ports, "vm2") as sink:
+            sink.capture(0, False)
+            attacker.capture(0, False)
+            ports.weirctl("port", "set", "vm2", f"addresses={mac(0x200)}", "--", "port", "set", "vm1", f"addresses={mac(0x201)}")
+            before = resident(ports)
+            ping = one.popen("ping", "-q", "-c", "300" if LONG else "100", "-i", "0.02", "-W", "20", "10.9.0.2", stdout=subprocess.PIPE, text=True)
+            # Two of them at work share the worker's time, and get ahead of the share of resolves that each has then.
+            sink.blast(0, 0, frame(1, 0x201), rate=2000000, random=[(7, 5)])
+            attacker.blast(0, 0, frame(1, 0x200), rate=2000000, random=[(7, 5)])
+            out, _ = ping.communicate(timeout=90)
+            stats = ports.stats("vm1")
+            attacker.blast(0, 0, frame(1, 0x200), rate=0)
+            sink.blast(0, 0, frame(1, 0x200), rate=0)
+            assert " 0% packet loss" in out, out
+            assert stats["rx_packets"] > 10000 and stats["resolved"] > 1000
+            after = resident(ports)
+            assert after - before < 60000 * (5 if SLOW > 1 else 1), f"{before} KB before, {after} KB after"
+            (worker,) = ports.ask("worker/list")
+            assert worker["flows"] <= 4096
+            assert 0 < flows_of(ports, "vm1") < 4096
+            assert flows_of(ports, "t1") >= 1 and flows_of(ports, "t2") >= 1
+            ports.check_conservation()
+            drops = ports.drops("vm1")
+            assert drops.get("flow.RESOLVE_QUEUE", 0) > 0, drops
+            assert set(drops) <= {"flow.RESOLVE_QUEUE", "tx.NO_BUFFERS", "tx.QUEUE_FULL"}, drops
+            assert ports.stats("t1")["dropped"] == ports.stats("t2")["dropped"] == 0
+            # What was forwarded meanwhile came without a flow where there was none to be had.
+            assert stats["uncached"] > 0 and stats["beyond_profile"] == 0
+            assert len([r for r in ports.fdb("blue").values() if r["type"] == "learned"]) <= 1000
+            assert out.split("min/avg/max")[1]
+            print("ping while attacked:", out.strip().splitlines()[-1])
+    finally:
+        one.close()
+        two.close()
+
+
+def test_ageing(ports):
+    ports.weirctl("config", "set", "flow-idle-timeout=1")
+    ports.tap("a", "--network", "blue")
+    ports.tap("b", "--network", "blue")
+    f = frame(1, BROADCAST)
+    ports.check("a", f, {"b": [f]})
+    assert flows_of(ports, "a") == 1
+    wait_for(lambda: flows_of(ports, "a") == 0, 10 * SLOW, "the flow to go")
+    ports.check("a", f, {"b": [f]})
+    assert flows_of(ports, "a") == 1
+
+
+def test_flush(ports):
+    """After a flush each flow is resolved once more, and then served again; what it counted stays."""
+    ports.tap("a", "--network", "blue")
+    ports.tap("b", "--network", "blue", f"addresses={mac(2)}")
+    f = frame(1, 2)
+    for _ in range(3):
+        ports.check("a", f, {"b": [f]})
+    stats = ports.stats("a")
+    assert (stats["resolved"], stats["flow_hits"]) == (1, 2) or stats["resolved"] == 2  # the first one learns, by which it may be stale
+    assert "resolved again" in ports.weirctl("flow", "flush")
+    ports.check("a", f, {"b": [f]})
+    ports.check("a", f, {"b": [f]})
+    assert ports.stats("a")["resolved"] == stats["resolved"] + 1
+    (flow,) = ports.ask("flow/list", "--port", "a")
+    assert flow["packets"] == 5 and flow["bytes"] == 5 * len(f) and flow["actions"] == "output:b" and flow["network"] == "blue"
+    assert f"dl_src={mac(1)},dl_dst={mac(2)}" in flow["match"] and set(flow["because"].split(",")) == {"Port:a", "Port:b", "Network:blue"}
+
+
+def test_listing(ports):
+    ports.tap("a", "--network", "blue")
+    ports.tap("b", "--network", "blue")
+    for n in range(20):
+        ports.wire["a"].send(frame(n + 10, BROADCAST))
+    ports.wire["b"].send(frame(1, BROADCAST))
+    ports.settle("a", 20)
+    ports.settle("b", 1)
+    assert flows_of(ports, "a") == 20 and len(ports.ask("flow/list")) == 21
+    assert len(ports.ask("flow/list", "--limit", "7")) == 7
+    assert len(ports.ask("flow/list", "--network", "blue")) == 21
+    for options, sentence in ((["--port", "x"], "no port x"), (["--limit"], "--limit wants a value"), (["x"], "--port PORT")):
+        done = ports.weirctl("flow", "list", *options, check=False)
+        assert done.returncode == 1 and sentence in done.stderr, done
+
+
+def test_one_flow_for_many_connections(ports):
+    """A plain layer 2 network: a pair of addresses is one flow, whatever they talk about."""
+    from scapy.all import IP, UDP, Ether, raw
+    ports.tap("a", "--network", "blue")
+    ports.tap("b", "--network", "blue", f"addresses={mac(2)}")
+    before = 0
+    for n in range(200):
+        ports.wire["a"].send(raw(Ether(src=mac(1), dst=mac(2)) / IP(src="10.0.0.1", dst=f"10.0.{n}.1") / UDP(sport=n, dport=1000 + n)))
+    ports.settle("a", before + 200)
+    assert flows_of(ports, "a") == 1 and len(ports.wire["b"].wait(200)) == 200
