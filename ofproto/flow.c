@@ -468,6 +468,20 @@ static bool evict(struct flow_table *t, uint16_t port, uint32_t now_ms)
 	return false;
 }
 
+// The table is full, by ports that had larger shares before others came, and this port is within its own: the largest makes room.
+static void evict_largest(struct flow_table *t)
+{
+	unsigned largest = 0;
+
+	for (unsigned i = 1; i < MAX_PORTS; i++)
+		if (t->port[i].n > t->port[largest].n)
+			largest = i;
+	if (t->port[largest].first == NONE)
+		return;
+	remove_index(t, t->port[largest].first);
+	t->evictions++;
+}
+
 struct flow *flow_table_insert(struct flow_table *t, const struct flow_key *key, unsigned len, uint64_t hash, uint32_t now_ms)
 {
 	uint16_t port = key->port;
@@ -478,6 +492,8 @@ struct flow *flow_table_insert(struct flow_table *t, const struct flow_key *key,
 			t->refusals++;
 			return NULL;
 		}
+	} else if (unlikely(t->n >= t->limit)) {
+		evict_largest(t);
 	}
 	uint32_t i;
 	if (t->free != NONE) {

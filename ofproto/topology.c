@@ -78,6 +78,17 @@ static int fill_trunk(struct config *c, struct config_port *cp, struct lport *lp
 	return 0;
 }
 
+// Of the networks that the port is in: a trunk's other networks may have larger frames than its native one.
+static uint16_t largest_mtu(const struct config *c, const struct lport *lp, const struct config_network *native)
+{
+	uint16_t mtu = native ? native->mtu : 0;
+
+	for (size_t i = 0; i < c->n_networks && lp->vlans; i++)
+		if (lp->vlans[c->networks[i].vlan].network == c->networks[i].id && c->networks[i].mtu > mtu)
+			mtu = c->networks[i].mtu;
+	return mtu ? mtu : 1500;
+}
+
 static struct lport *lport_make(struct config *c, struct config_port *cp, uint32_t (*fields_of)(const struct config_network *))
 {
 	struct config_network *native = row_id_is_zero(&cp->network) ? NULL : find_network(c, &cp->network);
@@ -102,17 +113,11 @@ static struct lport *lport_make(struct config *c, struct config_port *cp, uint32
 		if (cp->vlan_mode != VLAN_TRUNK)
 			lp->untagged = (struct membership){native->id, profile_of(native, fields_of)};
 	}
-	lp->mtu = cp->mtu ? cp->mtu : native ? native->mtu : 0;
-	if (!lp->mtu) { // a trunk: as large as its largest network
-		lp->mtu = 1500;
-		for (size_t i = 0; i < c->n_networks; i++)
-			if (c->networks[i].mtu > lp->mtu)
-				lp->mtu = c->networks[i].mtu;
-	}
 	if (trunk && fill_trunk(c, cp, lp, fields_of)) {
 		lport_free(lp);
 		return NULL;
 	}
+	lp->mtu = cp->mtu ? cp->mtu : largest_mtu(c, lp, native);
 	if (cp->vlan_mode == VLAN_DOT1Q_TUNNEL && cp->n_cvlans) {
 		lp->cvlans = calloc(4096 / 64, sizeof *lp->cvlans);
 		for (size_t i = 0; lp->cvlans && i < cp->n_cvlans; i++)

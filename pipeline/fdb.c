@@ -245,17 +245,19 @@ static void removed(uint64_t key)
 	gen_bump(gen_slot(GEN_FDB, key));
 }
 
+// The static entries that are wanted: an open-addressed set of keys, none of which is 0.
 struct wanted {
-	const struct config *config;
-	uint64_t *keys; // static entries, sorted
-	size_t n;
+	uint64_t *key;
+	size_t mask; // places less one, a power of two less one
 };
 
-static int compare_keys(const void *a, const void *b)
+static uint64_t *place_of(const struct wanted *want, uint64_t key)
 {
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	size_t at = (size_t)(key * 0x9e3779b97f4a7c15ULL >> 20);
 
-	return x < y ? -1 : x > y;
+	while (want->key[at & want->mask] && want->key[at & want->mask] != key)
+		at++;
+	return &want->key[at & want->mask];
 }
 
 static bool is_member(uint16_t port, uint16_t network)
@@ -273,7 +275,7 @@ static bool is_unwanted(const struct fdb_entry *e, void *arg)
 	if (!is_member(e->port, e->network))
 		return true;
 	uint64_t key = fdb_key(e->network, e->mac);
-	return e->is_static && !bsearch(&key, want->keys, want->n, sizeof key, compare_keys);
+	return e->is_static && !*place_of(want, key);
 }
 
 // An address is static in one place; the second row that wants it gets the sentence.
@@ -281,17 +283,16 @@ static void set_static(struct wanted *want, uint64_t key, uint16_t port, uint32_
 {
 	struct fdb_entry e;
 
-	for (size_t i = 0; i < want->n; i++)
-		if (want->keys[i] == key) {
-			fdb_lookup(key, &e);
-			const struct row_info *other = row_get(e.row);
-			if (e.row != row)
-				sentence_set(error, "the address %02x:%02x:%02x:%02x:%02x:%02x is already static on port %s by %s %s", e.mac[0], e.mac[1],
-					 e.mac[2], e.mac[3], e.mac[4], e.mac[5], port_name(e.port), other ? other->table : "?",
-					 other ? other->name : "?");
-			return;
-		}
-	want->keys[want->n++] = key;
+	uint64_t *place = place_of(want, key);
+	if (*place) {
+		fdb_lookup(key, &e);
+		const struct row_info *other = row_get(e.row);
+		if (e.row != row)
+			sentence_set(error, "the address %02x:%02x:%02x:%02x:%02x:%02x is already static on port %s by %s %s", e.mac[0], e.mac[1], e.mac[2],
+				     e.mac[3], e.mac[4], e.mac[5], port_name(e.port), other ? other->table : "?", other ? other->name : "?");
+		return;
+	}
+	*place = key;
 	if (fdb_lookup(key, &e) && e.is_static && e.port == port && e.row == row)
 		return;
 	if (!fdb_set_static(key, port, row)) {
@@ -362,13 +363,15 @@ static int fdb_reconcile(struct config *want)
 			fdb_set_port_limit(want->ports[i].id, want->ports[i].mac_limit);
 		n += want->ports[i].n_addresses;
 	}
-	struct wanted w = {.config = want, .keys = calloc(n + 1, sizeof *w.keys)};
-	if (!w.keys)
+	struct wanted w = {.mask = 63};
+	while (w.mask < 2 * n)
+		w.mask = w.mask << 1 | 1;
+	w.key = calloc(w.mask + 1, sizeof *w.key);
+	if (!w.key)
 		return -ENOMEM;
 	static_entries(want, &w);
-	qsort(w.keys, w.n, sizeof *w.keys, compare_keys);
 	fdb_remove_if(is_unwanted, &w, removed);
-	free(w.keys);
+	free(w.key);
 	return 0;
 }
 

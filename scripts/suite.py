@@ -118,6 +118,7 @@ PARTS = [
     ("guests", "end to end, with guests on QEMU", lambda n: pytest(n, "integration", "build")),
     ("build-clang", "clang, warnings", lambda n: check(n, "scripts/build", "build-clang", "--buildtype=debugoptimized",
                                                        limit=1800, env={"CC": "clang"})),
+    ("fuzz", "fuzzing for a minute: packets, descriptions of packets", lambda n: check(n, "tests/fuzz/run", "build-fuzz")),
     ("build-asan", "gcc, address and undefined sanitizers", lambda n: check(n, "scripts/build", "build-asan", *SANITIZE,
                                                                            limit=1800)),
     ("unit-asan", "unit tests under sanitizers", lambda n: meson_test(n, "build-asan", limit=1800,

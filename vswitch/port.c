@@ -102,19 +102,24 @@ static char *signature_of(const struct config_port *cp)
 	return b.text;
 }
 
+// Of the device: a trunk carries the frames of its largest network.
 static uint16_t mtu_of(const struct config *c, const struct config_port *cp)
 {
+	bool trunk = cp->vlan_mode == VLAN_TRUNK || cp->vlan_mode == VLAN_NATIVE_TAGGED || cp->vlan_mode == VLAN_NATIVE_UNTAGGED;
 	uint16_t largest = 0;
 
 	if (cp->mtu)
 		return cp->mtu;
 	for (size_t i = 0; i < c->n_networks; i++) {
-		if (row_id_equal(&c->networks[i].row, &cp->network))
-			return c->networks[i].mtu;
-		if (c->networks[i].mtu > largest)
-			largest = c->networks[i].mtu;
+		const struct config_network *n = &c->networks[i];
+		bool in = row_id_equal(&n->row, &cp->network) || (trunk && n->vlan && !cp->n_trunks);
+
+		for (size_t t = 0; trunk && t < cp->n_trunks && !in; t++)
+			in = row_id_equal(&n->row, &cp->trunks[t]);
+		if (in && n->mtu > largest)
+			largest = n->mtu;
 	}
-	return cp->vlan_mode == VLAN_TRUNK && largest ? largest : 1500;
+	return largest ? largest : 1500;
 }
 
 static void device_changed(void *arg)
