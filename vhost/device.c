@@ -62,6 +62,9 @@ static enum rte_vhost_msg_result message_before(int vid, void *buffer)
 
 	if (!p)
 		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+	// Before the library knows of it: a worker that asks for the frame must not ask for too little.
+	if (m->request == REQ_SEND_RARP)
+		__atomic_store_n(&p->rarp, true, __ATOMIC_RELEASE);
 	if (m->request == REQ_SET_MEM_TABLE) {
 		if (vhost_memory_check(m) < 0) {
 			pthread_mutex_lock(&p->lock);
@@ -124,6 +127,9 @@ static enum rte_vhost_msg_result message_after(int vid, void *buffer)
 	pthread_mutex_unlock(&p->lock);
 	if (m->request == REQ_SEND_RARP)
 		wake(p);
+	// QEMU stops a ring in this way, and gives the place back when the ring starts again.
+	if (m->request == REQ_GET_VRING_BASE)
+		vhost_rings_forget(p, (uint32_t)m->u64);
 	if (progress)
 		vhost_port_changed(p);
 	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
@@ -145,6 +151,7 @@ static int new_connection(int vid)
 	pthread_mutex_lock(&p->lock);
 	taken = !p->connected;
 	if (taken) {
+		p->restored = p->lost = 0;
 		talk_reset(p);
 		p->connected = true;
 		p->conn_vid = vid;
@@ -267,16 +274,20 @@ static int vring_state_changed(int vid, uint16_t ring, int enable)
 {
 	struct vhost_port *p = port_of(vid);
 	uint16_t q = ring / 2;
+	uint64_t features = 0;
 	uint32_t *on;
 
 	if (!p || q >= p->config.queues)
 		return 0;
 	on = ring & 1 ? &p->rx_on : &p->tx_on;
+	if (enable && rte_vhost_get_negotiated_features(vid, &features) == 0)
+		vhost_rings_restore(p, vid, ring, features);
 	if (enable && (ring & 1)) {
 		keep_kick(p, vid, q);
 		__atomic_store_n(&p->rxq[q].quiet, 0, __ATOMIC_RELAXED);
 	}
-	if (enable)
+	// A ring whose place is lost is left alone: whatever is written to it confuses its driver.
+	if (enable && !(p->lost >> ring & 1))
 		__atomic_fetch_or(on, 1U << q, __ATOMIC_RELEASE);
 	else
 		__atomic_fetch_and(on, ~(1U << q), __ATOMIC_RELEASE);

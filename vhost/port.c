@@ -116,6 +116,8 @@ static void free_port(struct vhost_port *p)
 	free((char *)p->config.path);
 	free((char *)p->config.owner);
 	free((char *)p->config.group);
+	free((char *)p->config.rings);
+	vhost_rings_close(p);
 	free(p);
 }
 
@@ -131,6 +133,7 @@ static void copy_config(struct vhost_config *to, const struct vhost_config *from
 	to->path = copy(from->path);
 	to->owner = copy(from->owner);
 	to->group = copy(from->group);
+	to->rings = copy(from->rings);
 }
 
 static struct vhost_port *new_port(const struct vhost_config *config, const struct vhost_hooks *hooks)
@@ -146,6 +149,8 @@ static struct vhost_port *new_port(const struct vhost_config *config, const stru
 	p->vid = p->conn_vid = p->watch = p->numa_node = -1;
 	for (unsigned int q = 0; q < VHOST_MAX_QUEUES; q++)
 		p->kick[q] = -1;
+	for (unsigned int q = 0; q < VHOST_MAX_QUEUES; q++)
+		rte_spinlock_init(&p->tx_lock[q]);
 	pthread_mutex_init(&p->mem_lock, NULL);
 	pthread_mutex_init(&p->dev_lock, NULL);
 	pthread_mutex_init(&p->lock, NULL);
@@ -246,6 +251,11 @@ int vhost_open(const struct vhost_config *config, const struct vhost_hooks *hook
 	p = new_port(config, hooks);
 	if (!p)
 		return -ENOMEM;
+	status = vhost_rings_open(p, error);
+	if (status < 0) {
+		free_port(p);
+		return status;
+	}
 	pthread_mutex_lock(&vhost_ports_lock);
 	TAILQ_INSERT_TAIL(&vhost_ports, p, next);
 	pthread_mutex_unlock(&vhost_ports_lock);

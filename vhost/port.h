@@ -6,6 +6,8 @@
 //   conn_lock  of the connector (connect.c): the state of connecting.
 //   lock       leaf: strings and negotiation progress. Never held while the library is called.
 //   mem_lock   leaf, of the workers' look at a packed ring: see queue.c.
+//   tx_lock    one per packed receive ring, of the workers that send to it. The library's queue locks are taken under it, so no
+//              callback of the library may take it.
 #ifndef VHOST_PORT_H
 #define VHOST_PORT_H
 
@@ -14,8 +16,10 @@
 #include <sys/queue.h>
 
 #include <rte_common.h>
+#include <rte_spinlock.h>
 #include <rte_vhost.h>
 
+#include "rings.h"
 #include "vhost.h"
 
 // Requests of the vhost-user protocol that are looked at (QEMU's docs/interop/vhost-user.rst, "Front-end message types").
@@ -25,6 +29,8 @@ enum {
 	REQ_RESET_OWNER = 4,
 	REQ_SET_MEM_TABLE = 5,
 	REQ_SET_VRING_ADDR = 9,
+	REQ_SET_VRING_NUM = 8,
+	REQ_SET_VRING_BASE = 10,
 	REQ_GET_VRING_BASE = 11,
 	REQ_SET_VRING_KICK = 12,
 	REQ_GET_QUEUE_NUM = 17,
@@ -75,6 +81,12 @@ struct vhost_port {
 
 	alignas(RTE_CACHE_LINE_SIZE) pthread_mutex_t mem_lock;
 	uint32_t mem_seq; // odd while the memory table is being exchanged, or is gone after a failed exchange
+	rte_spinlock_t tx_lock[VHOST_MAX_QUEUES];
+	struct rings_file *rings; // places in packed rings, NULL: not kept
+	bool rarp;                // the library is asked to inject a frame into queue 0
+
+	uint32_t restored; // rings that have been given their place since they started; library threads
+	uint32_t lost;     // of these, the ones whose place can't be told
 
 	struct vhost_config config; // strings are the port's own
 	struct vhost_hooks hooks;
@@ -127,6 +139,17 @@ void vhost_device_forget(struct vhost_port *); // the library has dropped the co
 
 // memory.c
 int vhost_memory_check(void *message);
+
+// rings.c
+int vhost_rings_open(struct vhost_port *, char **error);
+void vhost_rings_close(struct vhost_port *);
+void vhost_rings_restore(struct vhost_port *, int vid, uint16_t ring, uint64_t features);
+void vhost_rings_forget(struct vhost_port *, uint16_t ring);
+// A worker's burst of at most n packets. begin writes down what the burst may use and returns for how many packets that is,
+// 0: for none, or the ring can't be used now. need: bytes of each packet, NULL: each takes one buffer. end notes where the
+// burst came to; it must follow a begin that gave more than 0, and may follow any.
+unsigned int vhost_rings_begin(struct vhost_port *, int vid, uint16_t ring, const uint32_t *need, unsigned int n);
+void vhost_rings_end(struct vhost_port *, int vid, uint16_t ring);
 
 // queue.c
 int vhost_queue_waiting(struct vhost_port *, int vid, uint16_t ring);

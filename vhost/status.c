@@ -179,7 +179,16 @@ static bool no_buffers(struct vhost_port *p, uint64_t now)
 // Called with dev_lock held, so the device stays while the library is asked.
 static void say_running(struct vhost_port *p, uint64_t now, char *buffer, size_t size)
 {
-	if (!vhost_rx_enabled(p) || !vhost_tx_enabled(p))
+	uint32_t lost = __atomic_load_n(&p->lost, __ATOMIC_RELAXED);
+	unsigned int ring = lost ? (unsigned int)__builtin_ctz(lost) : 0;
+
+	if (lost)
+		snprintf(buffer, size,
+			 "place in a packed ring lost: where the %s ring of queue pair %u was before the switch restarted can't be "
+			 "told%s; restart the guest's network driver",
+			 ring & 1 ? "transmit" : "receive", ring / 2,
+			 p->rings ? "" : ", as there is no file to keep it");
+	else if (!vhost_rx_enabled(p) || !vhost_tx_enabled(p))
 		snprintf(buffer, size, "guest driver not ready: it has disabled its %s queues",
 			 vhost_rx_enabled(p)   ? "receive"
 			 : vhost_tx_enabled(p) ? "transmit"

@@ -11,6 +11,7 @@
 #define VHOST_VHOST_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -31,6 +32,7 @@ struct vhost_config {
 	uint16_t mtu;        // not 0: offer VIRTIO_NET_F_MTU. The guest gets the value from its front-end (QEMU's host_mtu=), as
 			     // the protocol has no way to announce one from here
 	bool packed;         // offer VIRTIO_F_RING_PACKED
+	const char *rings;   // packed: file that keeps the places in the rings over a restart, see vhost_rings_path(); NULL: none
 	bool csum;           // offer checksum offloads
 	bool tso;            // offer TSO (needs csum)
 };
@@ -65,6 +67,10 @@ int vhost_reconfigure(struct vhost_port *, const struct vhost_config *, char **e
 // The caller has taken the port away from the workers and has waited for them. Disconnects the guest.
 void vhost_close(struct vhost_port *);
 void vhost_status(struct vhost_port *, struct vhost_status *);
+
+// Path of the file that keeps the places in a port's packed rings: "<folder>/rings/<port>". The folder is the caller's to make and
+// the file the caller's to remove, when the port is gone for good. 0 or -ENAMETOOLONG.
+int vhost_rings_path(const char *folder, const char *port, char *path, size_t size);
 
 // Bit q is set when guest -> switch queue q (of pair q) is enabled. Any thread.
 uint32_t vhost_rx_enabled(const struct vhost_port *);

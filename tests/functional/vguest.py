@@ -39,12 +39,13 @@ class Refused(Exception):
 class Program:
     """A program that answers each line on stdin by "ok ..." or "error ..."."""
 
-    def __init__(self, tool, *, memory=256, prefix="vg", arguments=(), env=None, as_user=None):
+    def __init__(self, tool, *, memory=256, prefix="vg", arguments=(), env=None, as_user=None, eal=True):
         self.prefix = f"{prefix}{os.getpid()}-{next(_serial)}"
         self.log = tempfile.NamedTemporaryFile("w+", prefix=self.prefix + "-", suffix=".log")
         # One lcore that floats over all processors: nothing here is worth a processor of its own.
-        command = [BUILD / "tests/tools" / tool, "--lcores", f"0@(0-{os.cpu_count() - 1})", "--no-huge", "-m", str(memory),
-                   "--no-pci", "--no-telemetry", "--file-prefix", self.prefix, *arguments]
+        eal = ["--lcores", f"0@(0-{os.cpu_count() - 1})", "--no-huge", "-m", str(memory), "--no-pci", "--no-telemetry",
+               "--file-prefix", self.prefix] if eal else []
+        command = [BUILD / "tests/tools" / tool, *eal, *arguments]
         self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
                                         bufsize=0, env={**os.environ, **(env or {})}, user=as_user)
         self.buffer = b""
@@ -172,6 +173,16 @@ class Guest(Program):
 
     def link(self, port):
         return self.ask(f"link {port}")
+
+
+class Driver(Program):
+    """A driver with packed rings that live on while the back-end is away (tests/tools/vdriver.c)."""
+
+    def __init__(self, path, **options):
+        super().__init__("vdriver", eal=False, arguments=[path, *(f"{k}={v}" for k, v in options.items())])
+
+    def count(self):
+        return json.loads(self.ask("count"))
 
 
 class Backend(Program):

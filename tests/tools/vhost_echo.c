@@ -4,7 +4,7 @@
 //
 // Lines on stdin are commands; each is answered by one line, "ok ..." or "error SENTENCE":
 //
-//     open NAME PATH [server] [packed] [nocsum] [notso] [queues=N] [mtu=N] [mode=OCTAL] [owner=USER] [group=GROUP]
+//     open NAME PATH [server] [packed] [nocsum] [notso] [queues=N] [mtu=N] [rings=FILE] [mode=OCTAL] [owner=USER] [group=GROUP]
 //     reconfigure NAME PATH ...      as open
 //     close NAME
 //     status NAME                    ok {json of struct vhost_status, and the queues enabled}
@@ -234,6 +234,8 @@ static void parse_config(char *words, struct vhost_config *config)
 			config->queues = atoi(value);
 		else if (!strncmp(word, "mtu=", 4))
 			config->mtu = atoi(value);
+		else if (!strncmp(word, "rings=", 6))
+			config->rings = value;
 		else if (!strncmp(word, "mode=", 5))
 			config->mode = strtoul(value, NULL, 8);
 		else if (!strncmp(word, "owner=", 6))
