@@ -266,6 +266,14 @@ static void remove_port(struct port *p)
 	rcu_defer(free_port, p);
 }
 
+// Not when the process ends: what was kept is for the next one.
+static void forget_port(struct port *p)
+{
+	for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+		if (p->config.type && !strcmp(kinds[i]->type, p->config.type) && kinds[i]->forget)
+			kinds[i]->forget(run_folder, p->config.name);
+}
+
 static void make_port(struct config_port *cp)
 {
 	struct port *p = calloc(1, sizeof *p);
@@ -355,8 +363,10 @@ static void update(struct config *c, struct config_port *cp, struct port *p)
 void port_reconcile_end(struct config *c)
 {
 	for (unsigned i = 1; i < MAX_PORTS; i++)
-		if (ports[i] && !ports[i]->seen)
+		if (ports[i] && !ports[i]->seen) {
+			forget_port(ports[i]);
 			remove_port(ports[i]);
+		}
 	for (size_t i = 0; i < c->n_ports; i++) {
 		struct config_port *cp = &c->ports[i];
 		struct port *p = cp->id ? ports[cp->id] : NULL;

@@ -46,6 +46,8 @@ struct port_ops {
 	// The config or MTU changed. 0: done; -ENOTSUP: close and open again.
 	int (*reconfigure)(void *dev, const struct port_open *, char **error);
 	void (*close)(void *dev);
+	// The port's row is gone for good: what the device kept on disk goes too. May be NULL.
+	void (*forget)(const char *rundir, const char *name);
 	void (*state)(void *dev, struct port_state *);
 	int (*rx_fd)(void *dev, uint16_t q); // becomes readable when packets come after rx_arm(); -1: there is none
 	// Workers from here on.

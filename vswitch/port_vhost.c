@@ -10,9 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-// `path` is where the socket's path is written if it isn't given.
-static int read_options(const struct port_open *o, struct vhost_config *c, char *path, size_t room, char **error)
+#define PATH_ROOM 512
+
+// `path` is where the socket's path is written if it isn't given, `rings` where that of the file for packed rings is.
+static int read_options(const struct port_open *o, struct vhost_config *c, char *path, char *rings, size_t room, char **error)
 {
 	const struct config_map *m = &o->config->options;
 	const char *bad = NULL, *mode = config_map_get(m, "mode", "client"), *bits = config_map_get(m, "permissions", NULL);
@@ -48,6 +52,14 @@ static int read_options(const struct port_open *o, struct vhost_config *c, char 
 	}
 	if (!c->csum)
 		c->tso = false;
+	if (c->packed) {
+		snprintf(rings, room, "%s/rings", o->rundir);
+		if (mkdir(rings, 0700) && errno != EEXIST)
+			return sentence_fail(-EIO, error, "%s, which keeps the places in packed rings, can't be made: %s", rings, strerror(errno));
+		if (vhost_rings_path(o->rundir, c->name, rings, room))
+			return sentence_fail(-EIO, error, "the name is too long for a file in %s/rings", o->rundir);
+		c->rings = rings;
+	}
 	return 0;
 }
 
@@ -55,8 +67,8 @@ static int open_port(const struct port_open *o, void **dev, char **error)
 {
 	struct vhost_hooks hooks = {.changed = o->changed, .quiesce = o->quiesce, .arg = o->arg};
 	struct vhost_config c;
-	char path[256];
-	int rc = read_options(o, &c, path, sizeof path, error);
+	char path[PATH_ROOM], rings[PATH_ROOM];
+	int rc = read_options(o, &c, path, rings, sizeof path, error);
 
 	return rc ? rc : vhost_open(&c, &hooks, (struct vhost_port **)dev, error);
 }
@@ -64,8 +76,8 @@ static int open_port(const struct port_open *o, void **dev, char **error)
 static int reconfigure_port(void *dev, const struct port_open *o, char **error)
 {
 	struct vhost_config c;
-	char path[256];
-	int rc = read_options(o, &c, path, sizeof path, error);
+	char path[PATH_ROOM], rings[PATH_ROOM];
+	int rc = read_options(o, &c, path, rings, sizeof path, error);
 
 	return rc ? rc : vhost_reconfigure(dev, &c, error);
 }
@@ -73,6 +85,14 @@ static int reconfigure_port(void *dev, const struct port_open *o, char **error)
 static void close_port(void *dev)
 {
 	vhost_close(dev);
+}
+
+static void forget_port(const char *rundir, const char *name)
+{
+	char path[PATH_ROOM];
+
+	if (!vhost_rings_path(rundir, name, path, sizeof path))
+		unlink(path);
 }
 
 static __attribute__((format(printf, 3, 4))) void add(struct port_state *s, const char *key, const char *fmt, ...)
@@ -154,6 +174,7 @@ const struct port_ops port_ops_vhost = {
 	.open = open_port,
 	.reconfigure = reconfigure_port,
 	.close = close_port,
+	.forget = forget_port,
 	.state = state_of,
 	.rx_fd = rx_fd,
 	.rx_queues = rx_queues,
