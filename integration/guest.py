@@ -210,6 +210,7 @@ class Guest:
         self.nics = list(nics)
         self.memory, self.cpus, self.shared, self.slots = memory, cpus, shared, slots
         self.die_with_parent, self.arguments = die_with_parent, list(arguments)
+        self.memory_options = ""  # more of -m, such as ",slots=2,maxmem=1G"
         self.process = self.agent = self._qmp = None
         for position, nic in enumerate(self.nics):
             self._name_nic(nic, position)
@@ -228,7 +229,7 @@ class Guest:
         kernel, initramfs = image()
         command = [
             QEMU, "-name", self.name, "-M", "q35,accel=tcg,memory-backend=mem,usb=off", "-cpu", "max", "-smp", str(self.cpus),
-            "-m", str(self.memory), "-object",
+            "-m", f"{self.memory}{self.memory_options}", "-object",
             f"memory-backend-memfd,id=mem,size={self.memory}M,share={'on' if self.shared else 'off'}",
             "-nodefaults", "-no-user-config", "-display", "none",
             "-kernel", kernel, "-initrd", initramfs,
