@@ -295,6 +295,11 @@ static int open_kernel(const struct port_open *o, void **dev, char **error)
 	if (!strcmp(driver, "af_packet")) {
 		snprintf(devargs, sizeof devargs, "net_af_packet%u,iface=%s,qpairs=%u,blocksz=%u,framesz=%u,framecnt=%u", o->config->id, e->name,
 			 e->n_rxq, jumbo ? 36864 : 4096, jumbo ? 9216 : 2048, 512);
+	} else if (!strcmp(driver, "af_xdp") && jumbo) {
+		int rc = sentence_fail(-EINVAL, error, "driver af_xdp takes an MTU of %d at most, not %u: lower it, or use af_packet", JUMBO_MTU, o->mtu);
+
+		free(e);
+		return rc;
 	} else if (!strcmp(driver, "af_xdp")) {
 		snprintf(devargs, sizeof devargs, "net_af_xdp%u,iface=%s,queue_count=%u", o->config->id, e->name, e->n_rxq);
 	} else {
