@@ -101,6 +101,7 @@ int network_del_run(struct context *ctx)
 	const char *name = ctx->given->args[0];
 	const struct weirrec_network *network = network_find(ctx->idl, name);
 	const struct weirrec_fdb *fdb;
+	const struct weirrec_flow *flow;
 
 	if (!network && given_option(ctx->given, "if-exists"))
 		return 0;
@@ -108,10 +109,13 @@ int network_del_run(struct context *ctx)
 		return fail(ctx, "there is no network %s", name);
 	if (check_unused(ctx, network))
 		return -1;
-	// Static entries are nothing without their network, and would keep it.
+	// Static entries and rules are nothing without their network, and would keep it.
 	WEIRREC_FDB_FOR_EACH_SAFE (fdb, ctx->idl)
 		if (fdb->network == network)
 			weirrec_fdb_delete(fdb);
+	WEIRREC_FLOW_FOR_EACH_SAFE (flow, ctx->idl)
+		if (flow->network == network)
+			weirrec_flow_delete(flow);
 	weirrec_network_delete(network);
 	concern(host_of(ctx));
 	return 0;

@@ -28,6 +28,7 @@ static const struct {
 	{"Network", "ageing", NULL, 300},        {"Network", "mac_limit", NULL, 8192},
 	{"Network", "unknown_unicast", "flood"}, {"Port", "type", "vhost-user"},
 	{"Port", "vlan_mode", "access"},         {"Port", "enabled", "yes"},
+	{"Flow", "priority", NULL, 32768},       {"Flow", "enabled", "yes"},
 };
 
 static void list_cell(struct listing *l, const struct ovsdb_idl_row *row, const struct ovsdb_idl_column *column)

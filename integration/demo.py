@@ -73,7 +73,7 @@ def demonstrate(switch, guests):
     Step("what the switch says: ports, addresses it has learned, flows")
     show(switch, "port", "list")
     show(switch, "fdb", "list")
-    show(switch, "flow", "list")
+    show(switch, "cache", "list")
 
     Step("why a packet goes where it goes")
     show(switch, "explain", "--port", "vm1",

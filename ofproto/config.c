@@ -41,6 +41,12 @@ void config_free(struct config *c)
 	for (size_t i = 0; i < c->n_fdb; i++)
 		free(c->fdb[i].error);
 	free(c->fdb);
+	for (size_t i = 0; i < c->n_flows; i++) {
+		free(c->flows[i].match);
+		free(c->flows[i].actions);
+		free(c->flows[i].error);
+	}
+	free(c->flows);
 	free(c);
 }
 

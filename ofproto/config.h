@@ -96,6 +96,17 @@ struct config_fdb {
 	char *error;
 };
 
+// A rule that an operator added (table Flow).
+struct config_flow {
+	struct row_id row;
+	uint16_t priority;
+	bool has_network;      // else it is for every network
+	struct row_id network; // zero: not there yet
+	char *match, *actions; // match.h, actions.h
+	bool enabled;
+	char *error;
+};
+
 struct config {
 	struct config_map other_config; // Weir.other_config overlaid with Host.other_config
 	struct config_network *networks;
@@ -104,6 +115,8 @@ struct config {
 	size_t n_ports;
 	struct config_fdb *fdb;
 	size_t n_fdb;
+	struct config_flow *flows;
+	size_t n_flows;
 	int64_t next_cfg;               // the generation that this config is
 };
 

@@ -22,7 +22,7 @@ enum effect_kind {
 struct record {
 	uint8_t src[6], dst[6];
 	uint8_t src_known, src_static, src_held, src_learns;
-	uint8_t dst_known, dst_static, dst_group, dst_floods;
+	uint8_t dst_known, dst_static, dst_group, dst_floods, dst_unasked;
 	uint16_t network;
 	uint16_t src_port, dst_port, in_port;
 	uint32_t src_row, dst_row;
@@ -133,13 +133,15 @@ static uint16_t destination(struct resolve *r, const uint8_t *dst, struct record
 
 static uint16_t fdb_resolve(struct resolve *r)
 {
-	const uint8_t *src = *resolve_field(r, DL_SRC, src), *dst = *resolve_field(r, DL_DST, dst);
+	const uint8_t *src = *resolve_field(r, DL_SRC, src), *dst = r->dst ? r->dst : *resolve_field(r, DL_DST, dst);
 	struct record rec = {.network = r->net->id, .in_port = r->in->id};
 
 	memcpy(rec.src, src, 6);
 	memcpy(rec.dst, dst, 6);
 	source(r, fdb_key(r->net->id, src), &rec);
-	uint16_t reason = destination(r, dst, &rec);
+	// Where it goes may be decided already, by a rule; where it comes from is learned all the same.
+	rec.dst_unasked = r->flow->out_kind != OUT_NONE;
+	uint16_t reason = rec.dst_unasked ? 0 : destination(r, dst, &rec);
 	resolve_record(r, &rec, sizeof rec);
 	return reason;
 }
@@ -226,6 +228,10 @@ static void fdb_format(struct buf *b, const void *record, uint16_t size)
 		buf_add(b, " is known on %s", port_name(r->src_port));
 	else
 		buf_add(b, " was on %s, %s", port_name(r->src_port), r->src_held ? "held there because it flaps" : r->src_learns ? "moves" : "stays there");
+	if (r->dst_unasked) {
+		buf_add(b, "; the destination is not asked for");
+		return;
+	}
 	buf_add(b, "; destination ");
 	buf_add_mac(b, r->dst);
 	if (r->dst_group)

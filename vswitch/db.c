@@ -22,7 +22,8 @@ static const struct ovsdb_idl_column *const written_columns[] = {
 	&weirrec_port_columns[WEIRREC_PORT_COL_PORT_NUMBER], &weirrec_port_columns[WEIRREC_PORT_COL_MTU],
 	&weirrec_port_columns[WEIRREC_PORT_COL_LINK_STATE],  &weirrec_port_columns[WEIRREC_PORT_COL_STATUS],
 	&weirrec_port_columns[WEIRREC_PORT_COL_STATISTICS],  &weirrec_port_columns[WEIRREC_PORT_COL_ERROR],
-	&weirrec_fdb_columns[WEIRREC_FDB_COL_ERROR],
+	&weirrec_fdb_columns[WEIRREC_FDB_COL_ERROR],         &weirrec_flow_columns[WEIRREC_FLOW_COL_ERROR],
+	&weirrec_flow_columns[WEIRREC_FLOW_COL_STATISTICS],
 };
 
 static const struct ovsdb_idl_column *const unused_columns[] = {
@@ -32,6 +33,7 @@ static const struct ovsdb_idl_column *const unused_columns[] = {
 	&weirrec_network_columns[WEIRREC_NETWORK_COL_STATUS],
 	&weirrec_network_columns[WEIRREC_NETWORK_COL_EXTERNAL_IDS],
 	&weirrec_fdb_columns[WEIRREC_FDB_COL_EXTERNAL_IDS],
+	&weirrec_flow_columns[WEIRREC_FLOW_COL_EXTERNAL_IDS],
 };
 
 struct db *db_open(const char *remote, const char *host)
@@ -53,13 +55,18 @@ struct db *db_open(const char *remote, const char *host)
 	ovsdb_idl_set_write_changed_only_all(db->idl, true);
 
 	struct ovsdb_idl_condition ports = OVSDB_IDL_CONDITION_INIT(&ports), hosts = OVSDB_IDL_CONDITION_INIT(&hosts);
+	struct ovsdb_idl_condition flows = OVSDB_IDL_CONDITION_INIT(&flows);
 	weirrec_port_add_clause_host(&ports, OVSDB_F_EQ, "");
 	weirrec_port_add_clause_host(&ports, OVSDB_F_EQ, host);
+	weirrec_flow_add_clause_host(&flows, OVSDB_F_EQ, "");
+	weirrec_flow_add_clause_host(&flows, OVSDB_F_EQ, host);
 	weirrec_host_add_clause_name(&hosts, OVSDB_F_EQ, host);
 	weirrec_port_set_condition(db->idl, &ports);
 	weirrec_host_set_condition(db->idl, &hosts);
+	weirrec_flow_set_condition(db->idl, &flows);
 	ovsdb_idl_condition_destroy(&ports);
 	ovsdb_idl_condition_destroy(&hosts);
+	ovsdb_idl_condition_destroy(&flows);
 
 	ovsdb_idl_set_remote(db->idl, remote, true);
 	return db;

@@ -22,7 +22,8 @@ enum written_table {
 	WRITTEN_HOST,
 	WRITTEN_NETWORK,
 	WRITTEN_PORT,
-	WRITTEN_FDB
+	WRITTEN_FDB,
+	WRITTEN_FLOW
 };
 
 struct db_writer {

@@ -19,6 +19,7 @@ enum {
 	DEFAULT_FLAP_THRESHOLD = 5,
 	DEFAULT_FLAP_WINDOW_S = 10,
 	DEFAULT_FLAP_HOLD_S = 30,
+	DEFAULT_PRIORITY = 32768,
 };
 
 // The first thing that is wrong with a row is the one that its error names. Takes `text`.
@@ -292,6 +293,18 @@ static void read_fdb(const struct weirrec_fdb *row, struct config_fdb *fdb)
 		row_error(&fdb->error, xstrdup("port: the port is gone, or was never set; set it or delete this entry"));
 }
 
+static void read_flow(const struct weirrec_flow *row, struct config_flow *flow)
+{
+	flow->row = db_row_id(&row->header_.uuid);
+	flow->has_network = weirrec_flow_get_network(row, OVSDB_TYPE_UUID)->n > 0;
+	if (row->network)
+		flow->network = db_row_id(&row->network->header_.uuid);
+	flow->priority = (uint16_t)optional_int("priority", row->priority, row->n_priority, DEFAULT_PRIORITY, 0, 65535, &flow->error);
+	flow->match = xstrdup(row->match);
+	flow->actions = xstrdup(row->actions);
+	flow->enabled = row->n_enabled ? row->enabled[0] : true;
+}
+
 static int network_compare(const void *a_, const void *b_)
 {
 	const struct config_network *a = a_, *b = b_;
@@ -313,12 +326,18 @@ static int fdb_compare(const void *a, const void *b)
 	return memcmp(&((const struct config_fdb *)a)->row, &((const struct config_fdb *)b)->row, sizeof(struct row_id));
 }
 
+static int flow_compare(const void *a, const void *b)
+{
+	return memcmp(&((const struct config_flow *)a)->row, &((const struct config_flow *)b)->row, sizeof(struct row_id));
+}
+
 // Rows come in the order of a hash table; sorted, the same database makes the same config.
 static void sort(struct config *c)
 {
 	qsort(c->networks, c->n_networks, sizeof *c->networks, network_compare);
 	qsort(c->ports, c->n_ports, sizeof *c->ports, port_compare);
 	qsort(c->fdb, c->n_fdb, sizeof *c->fdb, fdb_compare);
+	qsort(c->flows, c->n_flows, sizeof *c->flows, flow_compare);
 }
 
 struct config *db_read(struct db *db)
@@ -328,6 +347,7 @@ struct config *db_read(struct db *db)
 	const struct weirrec_network *net;
 	const struct weirrec_port *port;
 	const struct weirrec_fdb *fdb;
+	const struct weirrec_flow *flow;
 	size_t n = 0;
 
 	c->next_cfg = root->next_cfg;
@@ -355,8 +375,16 @@ struct config *db_read(struct db *db)
 	WEIRREC_FDB_FOR_EACH (fdb, db->idl)
 		read_fdb(fdb, &c->fdb[c->n_fdb++]);
 
+	n = 0;
+	WEIRREC_FLOW_FOR_EACH (flow, db->idl)
+		n++;
+	c->flows = xcalloc(n + 1, sizeof *c->flows);
+	WEIRREC_FLOW_FOR_EACH (flow, db->idl)
+		if (!flow->host[0] || !strcmp(flow->host, db->host))
+			read_flow(flow, &c->flows[c->n_flows++]);
+
 	sort(c);
-	log_line('d', "db", "generation %lld: %zu networks, %zu ports, %zu static addresses", (long long)c->next_cfg,
-		 c->n_networks, c->n_ports, c->n_fdb);
+	log_line('d', "db", "generation %lld: %zu networks, %zu ports, %zu static addresses, %zu rules", (long long)c->next_cfg,
+		 c->n_networks, c->n_ports, c->n_fdb, c->n_flows);
 	return c;
 }

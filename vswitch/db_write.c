@@ -220,6 +220,18 @@ void db_fdb_error(struct db *db, const struct row_id *id, const char *error)
 	want_error(db, row_of(db, WRITTEN_FDB, id), error);
 }
 
+void db_flow_error(struct db *db, const struct row_id *id, const char *error)
+{
+	want_error(db, row_of(db, WRITTEN_FLOW, id), error);
+}
+
+void db_flow_stats(struct db *db, const struct row_id *id, uint64_t packets, uint64_t bytes)
+{
+	struct db_stat stat[] = {{"n_bytes", (int64_t)bytes}, {"n_packets", (int64_t)packets}};
+
+	want_stats(db, row_of(db, WRITTEN_FLOW, id), stat, ARRAY_SIZE(stat));
+}
+
 void db_host_error(struct db *db, const char *error)
 {
 	want_error(db, row_of(db, WRITTEN_HOST, NULL), error);
@@ -274,6 +286,7 @@ static const struct ovsdb_idl_row *find_row(const struct db *db, const struct wr
 		[WRITTEN_NETWORK] = &weirrec_table_network,
 		[WRITTEN_PORT] = &weirrec_table_port,
 		[WRITTEN_FDB] = &weirrec_table_fdb,
+		[WRITTEN_FLOW] = &weirrec_table_flow,
 	};
 	const struct ovsdb_idl_row *row = ovsdb_idl_get_row_for_uuid(db->idl, classes[r->table], &r->uuid);
 
@@ -313,6 +326,14 @@ static void write_port(const struct weirrec_port *row, const struct written_row 
 		weirrec_port_set_statistics(row, (const char **)r->stat_keys, r->stat_values, r->n_stats);
 }
 
+static void write_flow(const struct weirrec_flow *row, const struct written_row *r, unsigned what)
+{
+	if (what & WRITTEN_ERROR)
+		weirrec_flow_set_error(row, r->error);
+	if (what & WRITTEN_STATS)
+		weirrec_flow_set_statistics(row, (const char **)r->stat_keys, r->stat_values, r->n_stats);
+}
+
 static void write_host(struct db *db, const struct written_row *r, unsigned what)
 {
 	const struct weirrec_host *row = db_host_row(db);
@@ -348,6 +369,8 @@ static void write_row(struct db *db, struct written_row *r, unsigned what)
 		write_port(CONTAINER_OF(row, struct weirrec_port, header_), r, what);
 	else if (r->table == WRITTEN_NETWORK)
 		weirrec_network_set_error(CONTAINER_OF(row, struct weirrec_network, header_), r->error);
+	else if (r->table == WRITTEN_FLOW)
+		write_flow(CONTAINER_OF(row, struct weirrec_flow, header_), r, what);
 	else
 		weirrec_fdb_set_error(CONTAINER_OF(row, struct weirrec_fdb, header_), r->error);
 	r->sent = what & r->dirty;

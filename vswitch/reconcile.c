@@ -117,6 +117,8 @@ void reconcile(struct config *c, struct db *db)
 		db_network_error(db, &c->networks[i].row, c->networks[i].error);
 	for (size_t i = 0; i < c->n_fdb; i++)
 		db_fdb_error(db, &c->fdb[i].row, c->fdb[i].error);
+	for (size_t i = 0; i < c->n_flows; i++)
+		db_flow_error(db, &c->flows[i].row, c->flows[i].error);
 	for (size_t i = 0; i < c->n_ports; i++)
 		if (!c->ports[i].id)
 			db_port_status(db, &c->ports[i].row, c->ports[i].error, false, NULL, 0);
@@ -219,10 +221,17 @@ static void report_host(struct db *db, bool stats)
 	db_host_stats(db, st, COUNT_N + 1);
 }
 
+static void report_flow(void *db, const char *table, const struct row_id *row, uint64_t packets, uint64_t bytes)
+{
+	db_flow_stats(db, row, packets, bytes); // only rules have counters of their own
+}
+
 void reconcile_report(struct db *db, bool stats)
 {
 	struct report_arg arg = {db, stats};
 
+	if (stats)
+		stages_count(report_flow, db);
 	port_each(report_port, &arg);
 	report_host(db, stats);
 }

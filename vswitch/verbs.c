@@ -1,4 +1,4 @@
-// verbs: flows, workers, health, drops. See verbs.h.
+// verbs: cached flows, workers, health, drops. See verbs.h.
 #include "verbs.h"
 #include "clock.h"
 #include "port.h"
@@ -113,6 +113,10 @@ static void format_actions(struct buf *b, const struct flow *f)
 {
 	const struct network *net = network_get(f->network);
 
+	const struct row_info *rule = f->actions ? row_get(f->rule) : NULL;
+
+	if (rule) // fields that it sets, copies that it sends
+		buf_add(b, "rule:%s,", rule->name);
 	switch ((enum out_kind)f->out_kind) {
 	case OUT_PORT:
 		if (f->vlan_op == VLAN_OP_POP)
@@ -124,6 +128,8 @@ static void format_actions(struct buf *b, const struct flow *f)
 		buf_add(b, "output:%s", port_name(f->out));
 		break;
 	case OUT_FLOOD:
+		if (f->vlan_op == VLAN_OP_GIVEN)
+			buf_add(b, f->vlan_tci ? "set_vlan:%u," : "strip_vlan,", f->vlan_tci);
 		buf_add(b, "flood:%s", net ? net->name : "?");
 		break;
 	case OUT_DROP:
@@ -169,7 +175,7 @@ static void list_flow(struct listing *l, unsigned worker, uint32_t index, const 
 	free(because.text);
 }
 
-static void flow_list(struct control_request *r, int argc, const char *argv[], void *aux)
+static void cache_list(struct control_request *r, int argc, const char *argv[], void *aux)
 {
 	bool json = verbs_take_json(&argc, argv);
 	char *error = NULL;
@@ -179,7 +185,7 @@ static void flow_list(struct control_request *r, int argc, const char *argv[], v
 	const struct port *p = port ? port_find(port) : NULL;
 
 	if (error || argc > 1) {
-		verbs_refuse(r, "%s", error ? error : "flow list takes --port PORT, --network NETWORK and --limit N");
+		verbs_refuse(r, "%s", error ? error : "cache list takes --port PORT, --network NETWORK and --limit N");
 		free(error);
 		return;
 	}
@@ -212,7 +218,7 @@ static void flow_list(struct control_request *r, int argc, const char *argv[], v
 	reply(r, l, json);
 }
 
-static void flow_flush(struct control_request *r, int argc, const char *argv[], void *aux)
+static void cache_flush(struct control_request *r, int argc, const char *argv[], void *aux)
 {
 	bool json = verbs_take_json(&argc, argv);
 
@@ -541,8 +547,8 @@ void verbs_init(struct db *db)
 		int max;
 		control_handler *run;
 	} core[] = {
-		{"flow/list", "[--json] [--port PORT] [--network NETWORK] [--limit N]", 7, flow_list},
-		{"flow/flush", "[--json]", 1, flow_flush},
+		{"cache/list", "[--json] [--port PORT] [--network NETWORK] [--limit N]", 7, cache_list},
+		{"cache/flush", "[--json]", 1, cache_flush},
 		{"worker/list", "[--json]", 1, worker_list},
 		{"worker/queues", "[--json]", 1, worker_queues},
 		{"health", "[--json]", 1, health},

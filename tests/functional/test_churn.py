@@ -65,7 +65,7 @@ class Churn:
             lambda: lab.weirctl("network", "set", "blue", f"vlan={self.dice.choice([20, 21])}"),
             lambda: lab.weirctl("network", "set", "red", f"unknown_unicast={self.dice.choice(['drop', 'flood'])}"),
             lambda: lab.unixctl("fdb/flush"),
-            lambda: lab.unixctl("flow/flush"),
+            lambda: lab.unixctl("cache/flush"),
             lambda: lab.weirctl("--", "fdb", "add", "--may-exist", "red", mac(3), name, check=False),
             lambda: lab.weirctl("fdb", "del", "--if-exists", "red", mac(3)),
         ])()

@@ -159,7 +159,7 @@ def test_json(ports):
 def test_nothing_changes(ports):
     """No address learned, no counter moved, no flow cached, no allowance used up."""
     ports.weirctl("port", "set", "a", "storm_control=broadcast=1,broadcast-burst=3")
-    flows, fdb, drops, health = (ports.ask(m) for m in ("flow/list", "fdb/list", "drops", "health"))
+    flows, fdb, drops, health = (ports.ask(m) for m in ("cache/list", "fdb/list", "drops", "health"))
     stats = ports.ask("port/stats")
     for n in range(50):
         text = ports.explain("a", frame(100 + n, BROADCAST))
@@ -167,7 +167,7 @@ def test_nothing_changes(ports):
         ports.explain("c", frame(100, 101))
     assert [(r["mac"], r["port"]) for r in ports.ask("fdb/list")] == [(r["mac"], r["port"]) for r in fdb]
     assert ports.ask("drops") == drops and ports.ask("port/stats") == stats and ports.ask("health")["ledger"] == health["ledger"]
-    wait_for(lambda: {(f["worker"], f["flow"]) for f in ports.ask("flow/list")} <= {(f["worker"], f["flow"]) for f in flows}, 5, "no new flow")
+    wait_for(lambda: {(f["worker"], f["flow"]) for f in ports.ask("cache/list")} <= {(f["worker"], f["flow"]) for f in flows}, 5, "no new flow")
     ports.weirctl("clear", "Port", "a", "storm_control")
 
 

@@ -31,7 +31,7 @@ def resident(lab):
 
 
 def flows_of(lab, port):
-    return len(lab.ask("flow/list", "--port", port, "--limit", "100000"))
+    return len(lab.ask("cache/list", "--port", port, "--limit", "100000"))
 
 
 def test_attack(ports):
@@ -99,11 +99,11 @@ def test_flush(ports):
         ports.check("a", f, {"b": [f]})
     stats = ports.stats("a")
     assert (stats["resolved"], stats["flow_hits"]) == (1, 2) or stats["resolved"] == 2  # the first one learns, by which it may be stale
-    assert "resolved again" in ports.weirctl("flow", "flush")
+    assert "resolved again" in ports.weirctl("cache", "flush")
     ports.check("a", f, {"b": [f]})
     ports.check("a", f, {"b": [f]})
     assert ports.stats("a")["resolved"] == stats["resolved"] + 1
-    (flow,) = ports.ask("flow/list", "--port", "a")
+    (flow,) = ports.ask("cache/list", "--port", "a")
     assert flow["packets"] == 5 and flow["bytes"] == 5 * len(f) and flow["actions"] == "output:b" and flow["network"] == "blue"
     assert f"dl_src={mac(1)},dl_dst={mac(2)}" in flow["match"] and set(flow["because"].split(",")) == {"Port:a", "Port:b", "Network:blue"}
 
@@ -116,11 +116,11 @@ def test_listing(ports):
     ports.wire["b"].send(frame(1, BROADCAST))
     ports.settle("a", 20)
     ports.settle("b", 1)
-    assert flows_of(ports, "a") == 20 and len(ports.ask("flow/list")) == 21
-    assert len(ports.ask("flow/list", "--limit", "7")) == 7
-    assert len(ports.ask("flow/list", "--network", "blue")) == 21
+    assert flows_of(ports, "a") == 20 and len(ports.ask("cache/list")) == 21
+    assert len(ports.ask("cache/list", "--limit", "7")) == 7
+    assert len(ports.ask("cache/list", "--network", "blue")) == 21
     for options, sentence in ((["--port", "x"], "no port x"), (["--limit"], "--limit wants a value"), (["x"], "--port PORT")):
-        done = ports.weirctl("flow", "list", *options, check=False)
+        done = ports.weirctl("cache", "list", *options, check=False)
         assert done.returncode == 1 and sentence in done.stderr, done
 
 

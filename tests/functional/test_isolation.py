@@ -20,7 +20,7 @@ def test_unicast(ports):
     ports.check("i1", frame(1, 2), {}, drop="isolation.ISOLATED", says="destination 52:54:00:00:00:02 was learned on i2")
     ports.check("i1", frame(1, 3), {"up": [frame(1, 3)]}, says="output to up")
     ports.check("up", frame(3, 2), {"i2": [frame(3, 2)]}, says="output to i2")
-    (flow,) = [f for f in ports.ask("flow/list", "--port", "i1") if "dl_dst=52:54:00:00:00:02" in f["match"]]
+    (flow,) = [f for f in ports.ask("cache/list", "--port", "i1") if "dl_dst=52:54:00:00:00:02" in f["match"]]
     assert flow["actions"] == "drop(isolation.ISOLATED)" and {"Port:i1", "Port:i2"} <= set(flow["because"].split(","))
 
 

@@ -22,7 +22,7 @@ def test_disabled_egress(ports):
     ports.check("a", frame(1, 2), {}, drop="output.DISABLED", says="was learned on b")
     # Who floods doesn't mean a disabled port.
     ports.check("a", frame(1, BROADCAST), {"c": [frame(1, BROADCAST)]})
-    (flow,) = [f for f in ports.ask("flow/list", "--port", "a") if "dl_dst=52:54:00:00:00:02" in f["match"]]
+    (flow,) = [f for f in ports.ask("cache/list", "--port", "a") if "dl_dst=52:54:00:00:00:02" in f["match"]]
     assert flow["actions"] == "drop(output.DISABLED)" and "Port:b" in flow["because"].split(",")
     ports.weirctl("port", "set", "b", "enabled=true")
     ports.check("a", frame(1, 2), {"b": [frame(1, 2)]})

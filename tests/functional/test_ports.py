@@ -66,7 +66,7 @@ def test_kernels_talk(ports):
                        "c.sendall(bytes(5000000)); c.shutdown(socket.SHUT_WR); print(c.recv(20).decode())")
         assert sent.strip() == "5000000"
         server.wait(10)
-        flows = ports.ask("flow/list", "--port", "t1")
+        flows = ports.ask("cache/list", "--port", "t1")
         assert len(flows) < 20  # one for all of a pair's connections, and some for ARP and classes of TCP
         assert ports.port("t1")["link_state"] == "up"  # it can't be asked for in another namespace, but passes packets
     finally:

@@ -59,15 +59,15 @@ def test_count(ports):
 
 
 def test_cached_flow(ports):
-    """The first packet shows that it is resolved, the next ones name the flow that serves them, as flow list has it."""
-    ports.unixctl("flow/flush")
+    """The first packet shows that it is resolved, the next ones name the flow that serves them, as cache list has it."""
+    ports.unixctl("cache/flush")
     number = ports.trace_start("--port", "a", "--count", "3")
     send(ports, "a", frame(1, 2))
     send(ports, "a", frame(1, 2), frame(1, 2))
     packets = ports.trace_end(number).split("packet ")[1:]
     assert len(packets) == 3
     assert "no cached flow, resolving" in packets[0] and "cached flow " not in packets[0].replace("no cached flow", "")
-    (flow,) = [f for f in ports.ask("flow/list", "--port", "a") if f"dl_src={mac(1)},dl_dst={mac(2)}" in f["match"]]
+    (flow,) = [f for f in ports.ask("cache/list", "--port", "a") if f"dl_src={mac(1)},dl_dst={mac(2)}" in f["match"]]
     for packet in packets[1:]:
         assert f"cached flow {flow['flow']}: output to b" in packet, packet
         assert "DEFECT" not in packet

@@ -605,13 +605,13 @@ def test_generic(up):
 def test_control(weir):
     control = weir.control()
     control.answers.update({
-        "fdb/list": lambda *a: f"FDB {list(a)}", "health": "in order\n", "flow/list": lambda *a: json.dumps(a), "version": "weir 9",
+        "fdb/list": lambda *a: f"FDB {list(a)}", "health": "in order\n", "cache/list": lambda *a: json.dumps(a), "version": "weir 9",
         "explain": lambda *a: repr(a), "vlog/set": lambda *a: "", "worker/list": "", "nat/list": lambda *a: f"NAT {list(a)}",
         "frob": lambda *a: f"FROB {list(a)}"})
     assert weir("fdb", "list") == "FDB []\n" and weir("fdb", "list", "blue") == "FDB ['blue']\n"
     assert weir("health") == "in order\n" and weir("worker", "list") == "" and weir("version") == "weir 9\n"
-    assert weir.json("flow", "list", "--port", "vm1") == ["--json", "--port", "vm1"]
-    assert json.loads(weir("-f", "json", "flow", "list")) == ["--json"]
+    assert weir.json("cache", "list", "--port", "vm1") == ["--json", "--port", "vm1"]
+    assert json.loads(weir("-f", "json", "cache", "list")) == ["--json"]
     assert weir("explain", "--port", "vm1", "eth_src=1,ip") == "('--port', 'vm1', 'eth_src=1,ip')\n"
     weir("log", "set", "db:file:dbg", "-f", "json")
     assert control.called("vlog/set") == [["db:file:dbg"]]
@@ -632,9 +632,9 @@ def test_control(weir):
 
 def test_long_answer(weir):
     control = weir.control()
-    control.answers["flow/list"] = "x" * 79 + "\n" * 1
-    control.answers["flow/list"] = ("x" * 79 + "\n") * 50000
-    assert len(weir("flow", "list")) == 4000000
+    control.answers["cache/list"] = "x" * 79 + "\n" * 1
+    control.answers["cache/list"] = ("x" * 79 + "\n") * 50000
+    assert len(weir("cache", "list")) == 4000000
 
 
 def test_no_switch(weir):
@@ -737,18 +737,18 @@ def switch():
 
 def test_switch_knows_the_commands(switch):
     known = {line.split()[0] for line in switch.unixctl("list-commands").splitlines() if line.startswith(" ")}
-    assert known >= {"fdb/list", "fdb/flush", "flow/list", "flow/flush", "worker/list", "worker/queues", "health", "drops", "explain",
+    assert known >= {"fdb/list", "fdb/flush", "cache/list", "cache/flush", "worker/list", "worker/queues", "health", "drops", "explain",
                      "trace/start", "trace/read", "trace/stop", "vlog/set", "vlog/list", "version"}
 
 
 def test_answers_of_the_switch(switch):
     switch.weirctl("network", "add", "blue", "--", "port", "add", "tap1", "--type", "tap", "--network", "blue", "--address", MAC)
-    for words in (("fdb", "list"), ("flow", "list"), ("worker", "list"), ("worker", "queues"), ("health",), ("drops",)):
+    for words in (("fdb", "list"), ("cache", "list"), ("worker", "list"), ("worker", "queues"), ("health",), ("drops",)):
         assert switch.weirctl(*words), words
         switch.weirctl(*words, json=True)
     assert MAC in switch.weirctl("fdb", "list", "blue")
     switch.weirctl("fdb", "flush")
-    switch.weirctl("flow", "flush")
+    switch.weirctl("cache", "flush")
     packet = f"eth_src={MAC},eth_dst=ff:ff:ff:ff:ff:ff,arp"
     assert switch.weirctl("explain", "--port", "tap1", packet)
     switch.weirctl("explain", "--port", "tap1", packet, json=True)
@@ -825,7 +825,7 @@ def test_completion(weir):
     assert complete(weir, "weirctl -f json fdb add blue 00:00:00:00:00:01 v") == ["vm1"]
     assert complete(weir, "weirctl -f j") == ["json"]
     assert complete(weir, "weirctl --no-w") == ["--no-wait"]
-    assert complete(weir, "weirctl flow list --po") == ["--port"]
+    assert complete(weir, "weirctl cache list --po") == ["--port"]
     assert complete(weir, "weirctl list N") == ["Network"]
     assert complete(weir, "weirctl get Port v") == ["vm1"]
     assert "mtu_request=" in complete(weir, "weirctl port set vm1 m")
