@@ -26,9 +26,12 @@ from rows import ROWS, fastpath_options, mix_words, records  # noqa: E402
 
 GENERATOR_PAGES = 160
 NEAR_NS = 250           # a round trip below is between near processors
+FAR_NS = 3000           # and one above says only that somebody else used them meanwhile
 LEAST_RAN = 0.97        # of a window that generator and worker must have had a processor
 MOST_WAITED = 0.02      # of a window that they may have waited for one
 MOST_GAPS = 0.02        # of a window that the generator's rounds may have been interrupted
+ROUNDS = 3              # times the number of runs, until each peer has enough good windows of one placement
+MOST_ERRORS = 3         # after which a peer is left out of a row
 FULL = 0.05             # of the offers of packets that a ring must have refused for the switch to be the limit
 BUILDS = {"weir": "native", "weir-baseline": ""}  # peers that are builds of Weir, and the processor that they are for
 
@@ -47,6 +50,7 @@ def parse_arguments(argv):
     p.add_argument("--warm", type=float, default=1.5, help="seconds of traffic before it (default 1.5)")
     p.add_argument("--tries", type=int, default=4, help="windows at most for a good one (default 4)")
     p.add_argument("--any", action="store_true", help="keep windows of bad quality as well, marked; for trying out, not for figures")
+    p.add_argument("--placement", choices=["near", "far"], help="keep windows of this placement only (default: that of most windows of a row)")
     p.add_argument("--cpus", default="1,0", metavar="WORKER,GENERATOR", help="processors (default 1,0)")
     p.add_argument("--nice", type=int, default=-20, help="priority of generator and worker (default -20)")
     p.add_argument("--rate", type=int, default=0, metavar="PPS", help="packets a second and side (default: all that the rings take)")
@@ -65,10 +69,13 @@ def say(text):
 
 # --- builds
 
-def build(folder, march, options=()):
+def options_for(march):
+    return ["--buildtype=release", "-Db_ndebug=true", "-Doptimization=3", f"-Dmarch={march}"]
+
+
+def build(folder, march):
     say(f"building {folder}{' for ' + march if march else ''}")
-    command = [str(ROOT / "scripts/build"), str(folder), "--buildtype=release", "-Db_ndebug=true", "-Doptimization=3", f"-Dmarch={march}", *options]
-    if subprocess.run(command).returncode:
+    if subprocess.run([str(ROOT / "scripts/build"), str(folder), *options_for(march)]).returncode:
         raise BenchError(f"{folder} can't be built")
 
 
@@ -76,7 +83,10 @@ def instructions(args):
     """Instructions per packet of each row; a processor that valgrind knows, and debug information."""
     folder = Path(args.build + "-count")
     if not args.no_build:
-        build(folder, "x86-64-v3", ["-Dc_args=-g"])
+        say(f"building {folder}, of it what is counted")
+        if not (folder / "build.ninja").exists():
+            subprocess.run(["meson", "setup", str(folder), str(ROOT), *options_for("x86-64-v3"), "-Dc_args=-g"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["ninja", "-C", str(folder), "tests/bench/fastpath"], check=True, stdout=subprocess.DEVNULL)
     for row in args.rows:
         print(f"{row}: {ROWS[row]['title']}")
         subprocess.run([str(HERE / "instructions.py"), str(folder / "tests/bench/fastpath"), "--packets", "50000", *fastpath_options(row)], check=True)
@@ -136,7 +146,7 @@ class Session:
         pid = self.peer.pid
         os.kill(pid, signal.SIGSTOP)
         try:
-            return pingpong(self.bench.program("pingpong"), self.bench.cpus)
+            return pingpong(self.bench.program("pingpong"), self.bench.cpus, self.bench.args.nice)
         finally:
             os.kill(pid, signal.SIGCONT)
 
@@ -160,6 +170,8 @@ class Session:
         w["counted"] = {k: (w["facts"][k] - counted[k]) / (args.warm + args.seconds) for k in ROWS[self.row].get("counts", []) if k in counted}
         w["took"] = time.monotonic() - began
         w["problems"] = problems(w)
+        if args.placement and args.placement != w["class"][0]:
+            w["problems"].append(f"placement is {w['class'][0]}")
         missed = w["facts"].get("misses", 0) - counted.get("misses", 0)
         if records(self.row) and missed > 0.001 * w["sent_in_all"]:
             w["problems"].append(f"{self.name} had forgotten {missed} flows")
@@ -178,7 +190,9 @@ def problems(w):
         found.append(f"stolen {w['steal']:.2f} s")
     if w["gaps_us"] > MOST_GAPS * w["seconds"] * 1e6:
         found.append(f"interrupted for {w['gaps_us'] / 1000:.0f} ms")
-    if w["class"][0] != w["class"][1]:
+    if max(w["round_trip_ns"]) > FAR_NS:
+        found.append("placement not known")
+    elif w["class"][0] != w["class"][1]:
         found.append("placement changed")
     return found
 
@@ -191,14 +205,22 @@ def median(values):
     return (values[n // 2] + values[(n - 1) // 2]) / 2 if n else None
 
 
-def summarize(windows, keep_bad):
-    """Of the placement that has most good windows."""
-    good = [w for w in windows if keep_bad or not w["problems"]]
-    classes = [w["class"][0] for w in good]
-    if not good:
+def good_windows(entry, options):
+    return [w for w in entry["windows"] if options["any"] or not w["problems"]]
+
+
+def placement_of(row, options):
+    """The class of processors that most good windows of the row were measured in, or the one that was asked for."""
+    classes = [w["class"][0] for entry in row["peers"].values() for w in good_windows(entry, options)]
+    return options.get("placement") or max(("near", "far"), key=classes.count)
+
+
+def summarize(entry, placement, options):
+    good = good_windows(entry, options)
+    mine = [w for w in good if w["class"][0] == placement] or good
+    if not mine:
         return None
-    placement = max(sorted(set(classes), reverse=True), key=classes.count)
-    mine = [w for w in good if w["class"][0] == placement]
+    windows, placement = entry["windows"], mine[0]["class"][0]
     mpps = [w["mpps"] for w in mine]
     sent = sum(w["sent_in_all"] for w in mine)
     return {
@@ -215,8 +237,9 @@ def summarize(windows, keep_bad):
 
 def summaries(result):
     for row in result["rows"].values():
-        for peer in row["peers"].values():
-            peer["summary"] = summarize(peer["windows"], result["options"]["any"])
+        placement = placement_of(row, result["options"])
+        for entry in row["peers"].values():
+            entry["summary"] = summarize(entry, placement, result["options"])
 
 
 def subjects(result):
@@ -318,6 +341,7 @@ class Bench:
                         return
         except (BenchError, SwitchError, OSError, subprocess.SubprocessError) as e:
             entry["error"] = str(e)
+            entry["errors"] = entry.get("errors", 0) + 1
             say(f"{row} {name}: {e}")
 
     def run(self):
@@ -325,18 +349,28 @@ class Bench:
         result = {"machine": self.describe(), "options": {**vars(args)}, "peers": {n: {"weir": n in self.weirs} for n in self.names},
                   "rows": {r: {**ROWS[r], "peers": {n: {"windows": []} for n in self.names}} for r in args.rows}}
         pages = GENERATOR_PAGES + max(OTHERS[n].pages if n in OTHERS else Weir.pages for n in self.names)
-        total = args.runs * len(args.rows) * len(self.names)
-        done, began = 0, time.monotonic()
+        def missing(row, name):
+            it = result["rows"][row]
+            if it["peers"][name].get("errors", 0) >= MOST_ERRORS:
+                return 0
+            placement = placement_of(it, result["options"])
+            return args.runs - sum(w["class"][0] == placement for w in good_windows(it["peers"][name], result["options"]))
+
         with Hugepages(pages):
             try:
-                for i in range(args.runs):
-                    for row in args.rows:
+                for i in range(ROUNDS * args.runs):
+                    todo = {row: [n for n in self.names if missing(row, n) > 0] for row in args.rows}
+                    if not any(todo.values()):
+                        break
+                    began, visits = time.monotonic(), 0
+                    for row, names in todo.items():
                         # Alternated, and another one first each time.
-                        for name in self.names[i % len(self.names):] + self.names[:i % len(self.names)]:
+                        for k in range(len(names)):
+                            name = names[(i + k) % len(names)]
                             self.visit(row, name, result["rows"][row]["peers"][name])
-                            done += 1
-                    left = (time.monotonic() - began) / done * (total - done)
-                    say(f"round {i + 1} of {args.runs} is done; about {left / 60:.0f} min to go")
+                            visits += 1
+                    left = sum(max(0, missing(row, n)) for row in args.rows for n in self.names)
+                    say(f"round {i + 1} is done; {left} windows are still to be had, about {(time.monotonic() - began) / visits * left / 60:.0f} min")
             except KeyboardInterrupt:
                 say("interrupted; what there is:")
         summaries(result)
@@ -382,7 +416,7 @@ def main(argv):
             Path(args.plot).write_text(plot.svg(result))
         print_table(result)
         return 0
-    except (BenchError, SwitchError) as e:
+    except (BenchError, SwitchError, OSError, subprocess.CalledProcessError) as e:
         print(f"bench: {e}", file=sys.stderr)
         return 1
 

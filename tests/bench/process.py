@@ -135,9 +135,14 @@ def confine(pid, worker, cpu, nice):
             pass  # it has ended
 
 
-def pingpong(program, cpus, milliseconds=20):
+def pingpong(program, cpus, nice, milliseconds=20):
     """Nanoseconds of the round trip of a cache line."""
-    done = subprocess.run([str(program), *map(str, cpus), str(milliseconds)], stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+    def before():
+        if nice:
+            prefer("self", 0, nice)
+
+    done = subprocess.run([str(program), *map(str, cpus), str(milliseconds)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=60,
+                          check=True, start_new_session=True, preexec_fn=before)
     return json.loads(done.stdout)["ns"]
 
 
