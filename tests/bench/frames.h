@@ -39,7 +39,7 @@ struct frame_mark {
 	rte_be32_t conversation;
 	uint8_t side; // that it was sent from
 	uint8_t spare[7];
-};
+} __attribute__((packed)); // behind the UDP header there is no alignment
 
 static inline uint32_t mix_conversations(const struct mix *m)
 {
