@@ -21,7 +21,6 @@ STAGE_REASONS(rule, RULE_REASONS);
 struct record {
 	uint32_t row;   // 0: none matches
 	uint32_t rules; // of how many
-	uint16_t lost;  // port that a copy could not be sent to, then the rest says nothing
 };
 
 static struct rule_table *tables[MAX_NETWORKS]; // RCU; [0]: rules of every network
@@ -126,9 +125,9 @@ static void lose_copy(struct worker *w, struct pkt *p, const struct actions_copy
 	worker_count(w, p->origin, COUNT_COPIES, 1);
 	worker_lose(w, p->origin, STAGE_REASON(rule, COPY));
 	if (p->trace) {
-		struct record rec = {.lost = c->port};
+		struct core_record rec = {.kind = CORE_DROPPED, .port = c->port, .reason = STAGE_REASON(rule, COPY)};
 
-		trace_put(p->trace, stage_rule.index, &rec, sizeof rec);
+		trace_put(p->trace, TRACE_CORE, &rec, sizeof rec);
 	}
 }
 
@@ -175,11 +174,7 @@ static void rule_format(struct buf *b, const void *record, uint16_t size)
 	const struct record *r = record;
 	const struct rule *ru = rule_of(r->row);
 
-	if (r->lost) {
-		const struct lport *lp = lport_get(r->lost);
-
-		buf_add(b, "no copy for %s: the port is gone, disabled or isolated", lp ? lp->name : "?");
-	} else if (!r->row) {
+	if (!r->row) {
 		buf_add(b, "none of %u rules matches", r->rules);
 	} else if (ru) {
 		buf_add(b, "priority %u, %s: %s", ru->priority, *ru->match_text ? ru->match_text : "any", ru->actions_text);
