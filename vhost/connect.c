@@ -25,6 +25,7 @@
 #define STEP_QUICK (20 * MS)  // longest pause of the quick retries
 #define STEP_EACH (10 * MS)   // slow retries: this much for each port that waits, so that a hundred a second are made
 #define STEP_SLOW (2000 * MS) // longest pause
+#define FAULT_PAUSE (500 * MS) // before a front-end is called again that had to be sent away
 #define SETTLE (5 * MS)       // see vhost_connect_settle()
 #define WATCH_FOR (IN_CREATE | IN_MOVED_TO | IN_ATTRIB | IN_ONLYDIR)
 
@@ -181,6 +182,34 @@ static struct vhost_port *due(uint64_t now, uint64_t *when)
 	return found;
 }
 
+void vhost_connect_wake(void)
+{
+	const uint64_t one = 1;
+
+	if (waker >= 0 && write(waker, &one, sizeof(one)) < 0)
+		return; // it can only be full, and then the connector is awake
+}
+
+// Disconnects the ports in which workers have found a fault.
+static void end_faulty(void)
+{
+	struct vhost_port *p;
+
+	pthread_mutex_lock(&vhost_ports_lock);
+	TAILQ_FOREACH(p, &vhost_ports, next)
+	{
+		if (__atomic_exchange_n(&p->cut_short, false, __ATOMIC_ACQ_REL))
+			vhost_port_fault(p, "memory of the guest is not there: the front-end cut its file short, or the host ran "
+					    "out of pages");
+		else if (__atomic_exchange_n(&p->oversized, false, __ATOMIC_ACQ_REL))
+			vhost_port_fault(p, "the guest sent a packet that is larger than packets can be");
+		else
+			continue;
+		vhost_socket_hang_up(p->config.path, p->conn_fd);
+	}
+	pthread_mutex_unlock(&vhost_ports_lock);
+}
+
 static void *run(void *arg)
 {
 	struct pollfd fds[2] = {{.fd = watcher, .events = POLLIN}, {.fd = waker, .events = POLLIN}};
@@ -189,6 +218,7 @@ static void *run(void *arg)
 	int timeout;
 
 	for (;;) {
+		end_faulty();
 		pthread_mutex_lock(&conn_lock);
 		for (;;) {
 			now = vhost_clock_ns();
@@ -273,9 +303,11 @@ void vhost_connect_ended(struct vhost_port *p)
 	__atomic_store_n(&p->ending, false, __ATOMIC_RELEASE);
 	if (p->config.server)
 		return;
+	if (p->fault[0] && now < p->fault_at + FAULT_PAUSE)
+		pause = FAULT_PAUSE;
 	// A front-end that leaves again and again before its driver ran would be called all the time.
 	if (doublings)
-		pause = STEP_QUICK << (doublings - 1);
+		pause = RTE_MAX(pause, STEP_QUICK << (doublings - 1));
 	pthread_mutex_lock(&conn_lock);
 	p->down = true;
 	quicken(p, now);

@@ -12,14 +12,6 @@
 
 #include "port.h"
 
-// The start of a vhost-user message, as the protocol lays it out; the library hands its buffer to message handlers.
-struct message {
-	uint32_t request;
-	uint32_t flags;
-	uint32_t size;
-	uint64_t u64; // payload of the messages that are looked at
-} __attribute__((packed));
-
 static struct vhost_port *by_vid[RTE_MAX_VHOST_DEVICE];
 
 static struct vhost_port *port_of(int vid)
@@ -62,6 +54,14 @@ static enum rte_vhost_msg_result message_before(int vid, void *buffer)
 
 	if (!p)
 		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+	vhost_sigbus_handling(p);
+	if (vhost_guard_check(p, m) < 0) {
+		pthread_mutex_lock(&p->lock);
+		p->talk.failed = m->request;
+		pthread_mutex_unlock(&p->lock);
+		vhost_sigbus_handling(NULL);
+		return RTE_VHOST_MSG_RESULT_ERR;
+	}
 	// Before the library knows of it: a worker that asks for the frame must not ask for too little.
 	if (m->request == REQ_SEND_RARP)
 		__atomic_store_n(&p->rarp, true, __ATOMIC_RELEASE);
@@ -70,6 +70,7 @@ static enum rte_vhost_msg_result message_before(int vid, void *buffer)
 			pthread_mutex_lock(&p->lock);
 			p->talk.failed = REQ_SET_MEM_TABLE;
 			pthread_mutex_unlock(&p->lock);
+			vhost_sigbus_handling(NULL);
 			return RTE_VHOST_MSG_RESULT_ERR;
 		}
 		pthread_mutex_lock(&p->mem_lock);
@@ -83,12 +84,13 @@ static enum rte_vhost_msg_result message_before(int vid, void *buffer)
 	p->talk.pending = m->request;
 	p->talk.asked = vhost_clock_ns();
 	if (m->request == REQ_SET_FEATURES)
-		p->talk.refused = m->u64 & ~p->offered;
+		p->talk.refused = m->payload.u64 & ~p->offered;
 	pthread_mutex_unlock(&p->lock);
 	if (m->request != REQ_GET_QUEUE_NUM)
 		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
-	m->u64 = p->config.queues;
-	m->size = sizeof(m->u64);
+	vhost_message_drop_fds(m);
+	m->payload.u64 = p->config.queues;
+	m->length = sizeof(m->payload.u64);
 	return RTE_VHOST_MSG_RESULT_REPLY;
 }
 
@@ -109,6 +111,9 @@ static enum rte_vhost_msg_result message_after(int vid, void *buffer)
 		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 	// destroy_device was for this message, not for the connection's end.
 	__atomic_store_n(&p->ending, false, __ATOMIC_RELEASE);
+	vhost_sigbus_handling(NULL);
+	if (m->request == REQ_SET_MEM_TABLE)
+		vhost_sigbus_note(p, vid);
 	if (m->request == REQ_SET_MEM_TABLE)
 		__atomic_store_n(&p->mem_seq, (p->mem_seq | 1) + 1, __ATOMIC_RELEASE);
 	pthread_mutex_lock(&p->lock);
@@ -129,7 +134,7 @@ static enum rte_vhost_msg_result message_after(int vid, void *buffer)
 		wake(p);
 	// QEMU stops a ring in this way, and gives the place back when the ring starts again.
 	if (m->request == REQ_GET_VRING_BASE)
-		vhost_rings_forget(p, (uint32_t)m->u64);
+		vhost_rings_forget(p, (uint32_t)m->payload.u64);
 	if (progress)
 		vhost_port_changed(p);
 	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
@@ -152,6 +157,7 @@ static int new_connection(int vid)
 	taken = !p->connected;
 	if (taken) {
 		p->restored = p->lost = 0;
+		vhost_guard_begin(p);
 		talk_reset(p);
 		p->connected = true;
 		p->conn_vid = vid;
@@ -161,6 +167,8 @@ static int new_connection(int vid)
 	// One socket is one guest: the second front-end of a listening socket is sent away.
 	if (!taken)
 		return -1;
+	// One thread reads the messages of all front-ends, and waits for the rest of one that has begun.
+	p->conn_fd = vhost_socket_connection(path);
 	__atomic_store_n(&by_vid[vid], p, __ATOMIC_RELEASE);
 	rte_vhost_extern_callback_register(vid, &message_ops, NULL);
 	vhost_port_changed(p);
@@ -180,8 +188,9 @@ static void disconnected(struct vhost_port *p)
 	else
 		p->talk.short_lived++;
 	p->connected = false;
-	p->conn_vid = -1;
+	p->conn_vid = p->conn_fd = -1;
 	pthread_mutex_unlock(&p->lock);
+	vhost_sigbus_forget(p);
 }
 
 static void destroy_connection(int vid)

@@ -57,6 +57,19 @@ void vhost_port_changed(struct vhost_port *p)
 		p->hooks.changed(p->hooks.arg);
 }
 
+void vhost_port_fault(struct vhost_port *p, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	pthread_mutex_lock(&p->lock);
+	vsnprintf(p->fault, sizeof(p->fault), format, args);
+	p->fault_at = vhost_clock_ns();
+	pthread_mutex_unlock(&p->lock);
+	va_end(args);
+	vhost_port_changed(p);
+}
+
 static uint64_t bits_withheld(const struct vhost_config *config)
 {
 	uint64_t bits = NEVER_BITS;
@@ -146,7 +159,7 @@ static struct vhost_port *new_port(const struct vhost_config *config, const stru
 	copy_config(&p->config, config);
 	if (hooks)
 		p->hooks = *hooks;
-	p->vid = p->conn_vid = p->watch = p->numa_node = -1;
+	p->vid = p->conn_vid = p->conn_fd = p->watch = p->numa_node = -1;
 	for (unsigned int q = 0; q < VHOST_MAX_QUEUES; q++)
 		p->kick[q] = -1;
 	for (unsigned int q = 0; q < VHOST_MAX_QUEUES; q++)
@@ -246,6 +259,9 @@ int vhost_open(const struct vhost_config *config, const struct vhost_hooks *hook
 		return status;
 	quieten();
 	status = vhost_connect_start(error);
+	if (status < 0)
+		return status;
+	status = vhost_sigbus_start();
 	if (status < 0)
 		return status;
 	p = new_port(config, hooks);

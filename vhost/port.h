@@ -19,24 +19,19 @@
 #include <rte_spinlock.h>
 #include <rte_vhost.h>
 
+#include "message.h"
 #include "rings.h"
 #include "vhost.h"
 
-// Requests of the vhost-user protocol that are looked at (QEMU's docs/interop/vhost-user.rst, "Front-end message types").
-enum {
-	REQ_GET_FEATURES = 1,
-	REQ_SET_FEATURES = 2,
-	REQ_RESET_OWNER = 4,
-	REQ_SET_MEM_TABLE = 5,
-	REQ_SET_VRING_ADDR = 9,
-	REQ_SET_VRING_NUM = 8,
-	REQ_SET_VRING_BASE = 10,
-	REQ_GET_VRING_BASE = 11,
-	REQ_SET_VRING_KICK = 12,
-	REQ_GET_QUEUE_NUM = 17,
-	REQ_SET_VRING_ENABLE = 18,
-	REQ_SEND_RARP = 19,
-	REQ_SET_STATUS = 39,
+// What a front-end has said of a ring since it stopped it.
+struct guard_ring {
+	uint32_t size, base; // 0: not said
+	bool placed, started;
+};
+
+struct guard {
+	uint64_t features;
+	struct guard_ring ring[2 * VHOST_MAX_QUEUES];
 };
 
 // How far the front-end got with this connection, and why the one before it ended.
@@ -105,6 +100,13 @@ struct vhost_port {
 	uint64_t stuck_since;       // ns, main thread: since when a receive ring has been seen full; 0: it isn't
 	int kick[VHOST_MAX_QUEUES]; // duplicates of the kick descriptors; a number once given is kept until vhost_close()
 
+	char fault[160];    // what the front-end or the guest did that cost it its connection; "": nothing
+	uint64_t fault_at;  // ns
+	bool oversized;     // a packet was larger than packets can be; set by workers, taken by the connector
+	bool cut_short;     // memory was not there; set by the signal handler, taken by the connector
+	struct guard guard; // the library's threads
+	int conn_fd;        // of the connection, where it was found; -1: not. It may have been closed since
+
 	bool registered; // with the library; main thread in server mode, otherwise the connector while it is busy with the port
 	bool ending;     // the library may be taking the connection down
 	uint64_t gone_at; // ns: when the library told that the last connection has ended
@@ -126,19 +128,32 @@ TAILQ_HEAD(port_list, vhost_port);
 
 // port.c
 extern struct port_list vhost_ports;     // open ports
-extern pthread_mutex_t vhost_ports_lock; // of the list; taken before no other lock
+extern pthread_mutex_t vhost_ports_lock; // of the list; only a port's `lock` is taken under it
 uint64_t vhost_clock_ns(void);
 char *vhost_sentence(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int vhost_port_register(struct vhost_port *); // with the library, not started: 0 or -errno
 void vhost_port_unregister(struct vhost_port *);
 void vhost_port_changed(struct vhost_port *);
+// Notes why the connection can't go on; shown for a while. Any thread but a signal handler.
+void vhost_port_fault(struct vhost_port *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 // device.c: callbacks of the library.
 extern const struct rte_vhost_device_ops vhost_device_ops;
 void vhost_device_forget(struct vhost_port *); // the library has dropped the connection without saying so (unregister)
 
 // memory.c
-int vhost_memory_check(void *message);
+int vhost_memory_check(struct message *);
+
+// guard.c: 0, or -EINVAL if the library must not see the request; its descriptors are closed then and the fault is noted.
+int vhost_guard_check(struct vhost_port *, struct message *);
+void vhost_guard_begin(struct vhost_port *); // of a connection
+void vhost_message_drop_fds(struct message *);
+
+// sigbus.c
+int vhost_sigbus_start(void);
+void vhost_sigbus_note(struct vhost_port *, int vid); // the memory that is mapped now
+void vhost_sigbus_forget(struct vhost_port *);
+void vhost_sigbus_handling(struct vhost_port *); // the request of which port this thread handles; NULL: of none
 
 // rings.c
 int vhost_rings_open(struct vhost_port *, char **error);
@@ -160,12 +175,17 @@ void vhost_connect_add(struct vhost_port *);
 void vhost_connect_remove(struct vhost_port *); // returns when the connector is not busy with the port and never will be
 void vhost_connect_ending(struct vhost_port *); // the library may be taking the connection down
 void vhost_connect_ended(struct vhost_port *);  // the connection has ended
+void vhost_connect_wake(void); // look for ports whose memory was cut short; also from a signal handler
 void vhost_connect_settle(struct vhost_port *); // wait until the library has finished with the connection that ended
 
 // socket.c
 int vhost_socket_check_path(const char *path, char **error);
 int vhost_socket_clear_stale(const char *path, char **error);
 int vhost_socket_set_access(const struct vhost_config *, char **error);
+// Descriptor of the connection that was made last at this path, or -1.
+int vhost_socket_connection(const char *path);
+// Ends the connection, as if the front-end had.
+void vhost_socket_hang_up(const char *path, int fd);
 void vhost_socket_describe_access(const char *path, char *buffer, size_t size);
 
 #endif

@@ -13,6 +13,9 @@
 
 #define LIBRARY_BURST 32 // rte_vhost_enqueue_burst() takes no more at once (MAX_PKT_BURST of the library)
 
+// The largest IP packet with an Ethernet header and two VLAN tags, and some room.
+#define FRAME_MAX (65535 + 64)
+
 // On packed rings the library serves four receive buffers at once if it is given four packets, and doesn't look what they are: of a
 // chain or an indirect table it takes a descriptor for the buffer, and one shorter than the header passes for one without end, so
 // that it writes past the guest's memory (virtio_dev_rx_sync_batch_check() of DPDK 22.11). It is never given four.
@@ -96,6 +99,25 @@ static uint16_t give_noted(struct vhost_port *p, int vid, uint16_t q, struct rte
 	return taken;
 }
 
+// A guest that strings descriptors together beyond what any packet can be: the library copies what there is, until the pool of
+// all ports is empty. Such a guest is sent away.
+static __rte_noinline uint16_t drop_oversized(struct vhost_port *p, struct rte_mbuf **packets, uint16_t n)
+{
+	uint16_t kept = 0;
+
+	for (uint16_t i = 0; i < n; i++) {
+		if (packets[i]->pkt_len <= FRAME_MAX) {
+			packets[kept++] = packets[i];
+			continue;
+		}
+		rte_pktmbuf_free(packets[i]);
+		p->rx_errors++;
+	}
+	__atomic_store_n(&p->oversized, true, __ATOMIC_RELEASE);
+	vhost_connect_wake();
+	return kept;
+}
+
 uint16_t vhost_rx(struct vhost_port *p, uint16_t q, struct rte_mempool *pool, struct rte_mbuf **packets, uint16_t n)
 {
 	int vid = __atomic_load_n(&p->vid, __ATOMIC_ACQUIRE);
@@ -107,6 +129,10 @@ uint16_t vhost_rx(struct vhost_port *p, uint16_t q, struct rte_mempool *pool, st
 		silence(p, vid, q);
 	got = p->rings && packed(p) ? take_noted(p, vid, q, pool, packets, n)
 				    : rte_vhost_dequeue_burst(vid, 2 * q + 1, pool, packets, n);
+	for (uint16_t i = 0; i < got; i++) {
+		if (unlikely(packets[i]->pkt_len > FRAME_MAX))
+			return drop_oversized(p, packets, got);
+	}
 	if (unlikely(got && !p->rxq[q].seen))
 		__atomic_store_n(&p->rxq[q].seen, 1, __ATOMIC_RELAXED);
 	return got;

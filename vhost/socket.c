@@ -2,6 +2,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -9,10 +10,13 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "port.h"
+
+#define NEAR 64 // numbers of descriptors
 
 int vhost_socket_check_path(const char *path, char **error)
 {
@@ -147,6 +151,52 @@ int vhost_socket_clear_stale(const char *path, char **error)
 		return -errno;
 	}
 	return 0;
+}
+
+static bool connected_at(int fd, const char *path)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNSPEC};
+	socklen_t size = sizeof(a);
+	int listens = 0;
+	socklen_t room = sizeof(listens);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &room) < 0 || listens)
+		return false;
+	// The side that has connected has no name of its own, the other side has no name of its peer.
+	if (getpeername(fd, (struct sockaddr *)&a, &size) == 0 && a.sun_family == AF_UNIX && size > sizeof(sa_family_t) &&
+	    !strncmp(a.sun_path, path, sizeof(a.sun_path)))
+		return true;
+	memset(&a, 0, sizeof(a));
+	size = sizeof(a);
+	return getsockname(fd, (struct sockaddr *)&a, &size) == 0 && a.sun_family == AF_UNIX && size > sizeof(sa_family_t) &&
+	       !strncmp(a.sun_path, path, sizeof(a.sun_path));
+}
+
+int vhost_socket_connection(const char *path)
+{
+	const struct timeval limit = {.tv_usec = 200000};
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC), next;
+
+	// The library doesn't tell the number. A new one is the lowest that is free, so the search begins at the one that is next.
+	if (fd < 0)
+		return -1;
+	close(fd);
+	next = fd;
+	for (fd--; fd >= 0 && !connected_at(fd, path); fd--)
+		;
+	// A lower number may have become free meanwhile.
+	for (int i = next; fd < 0 && i < next + NEAR; i++)
+		fd = connected_at(i, path) ? i : -1;
+	if (fd >= 0 && (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
+			setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0))
+		return -1;
+	return fd;
+}
+
+void vhost_socket_hang_up(const char *path, int fd)
+{
+	if (fd >= 0 && connected_at(fd, path))
+		shutdown(fd, SHUT_RDWR);
 }
 
 static int find_user(const char *name, uid_t *uid, char **error)

@@ -8,6 +8,7 @@
 #define SECOND UINT64_C(1000000000)
 #define ANSWERED (SECOND / 10) // a request that is not done by then has failed: the library doesn't say so
 #define NOT_SHARED "memory not shared: the front-end %s; start it with a memory backend that has share=on"
+#define FAULT_SHOWN (10 * SECOND) // of a device that runs again
 #define FLEETING 3 // connections in a row that end before the driver ran are no accident any more
 
 struct feature {
@@ -49,6 +50,11 @@ static void say_refused(uint64_t bits, char *buffer, size_t size)
 		 names);
 }
 
+static void say_fault(const struct vhost_port *p, char *buffer, size_t size)
+{
+	snprintf(buffer, size, "disconnected: %s; look at what runs behind %.40s", p->fault, p->config.path);
+}
+
 static void say_disconnected(struct vhost_port *p, char *buffer, size_t size)
 {
 	int reason = __atomic_load_n(&p->conn_errno, __ATOMIC_RELAXED);
@@ -56,7 +62,9 @@ static void say_disconnected(struct vhost_port *p, char *buffer, size_t size)
 	const char *path = p->config.path;
 	char access[120];
 
-	if (t->refused || t->before_bits) {
+	if (p->fault[0]) {
+		say_fault(p, buffer, size);
+	} else if (t->refused || t->before_bits) {
 		say_refused(t->refused ? t->refused : t->before_bits, buffer, size);
 	} else if (t->failed == REQ_SET_MEM_TABLE || t->before == REQ_SET_MEM_TABLE) {
 		snprintf(buffer, size, NOT_SHARED, "offered memory that can't be mapped");
@@ -212,8 +220,12 @@ void vhost_status(struct vhost_port *p, struct vhost_status *s)
 	s->connects = p->connects;
 	s->numa_node = p->running ? p->numa_node : -1;
 	s->rx_errors = p->rx_errors;
+	if (p->fault[0] && now > p->fault_at + FAULT_SHOWN && p->running)
+		p->fault[0] = '\0';
 	if (!p->connected)
 		say_disconnected(p, s->problem, sizeof(s->problem));
+	else if (p->fault[0])
+		say_fault(p, s->problem, sizeof(s->problem));
 	else if (!p->running)
 		say_unready(&p->talk, now, s->problem, sizeof(s->problem));
 	pthread_mutex_unlock(&p->lock);
@@ -222,7 +234,8 @@ void vhost_status(struct vhost_port *p, struct vhost_status *s)
 		s->virtio_net_legacy = !(s->features >> VIRTIO_F_VERSION_1 & 1);
 		s->rx_queues = __builtin_popcount(vhost_rx_enabled(p));
 		s->tx_queues = __builtin_popcount(vhost_tx_enabled(p));
-		say_running(p, now, s->problem, sizeof(s->problem));
+		if (!s->problem[0])
+			say_running(p, now, s->problem, sizeof(s->problem));
 	} else {
 		p->stuck_since = 0;
 	}
