@@ -4,7 +4,7 @@ import random
 import time
 
 from corpus import corpus, tagged
-from net import BROADCAST, LONG, SLOW, frame, mac
+from net import BROADCAST, LONG, SLOW, frame, mac, wait_for
 from test_explain import SEED
 from test_vhost_ports import partial, plug
 
@@ -135,7 +135,7 @@ def test_churn(clean):
           f"{churn.serial} ports, {rounds} rounds, {time.monotonic() - begin:.0f} s")
     print({d["reason"]: d["packets"] for d in health["drops"]})
     assert total["rx_packets"] >= COUNT and total["copies"] > 0 and total["segments_added"] > 0
-    assert all(row["queued"] == 0 for row in health["ledger"])
+    wait_for(lambda: not any(row["queued"] for row in lab.health()["ledger"]), 10 * SLOW, lambda: f"nothing to wait: {lab.health()['ledger']}")
     # The switch is as good as new.
     lab.clear()
     lab.network("end")
