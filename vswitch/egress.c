@@ -273,7 +273,7 @@ unsigned egress_retry(struct worker *w, struct port_worker *pw)
 		}
 		if (now - pkt_of(m)->rx_tsc > patience) {
 			worker_queued(w, m, -1);
-			worker_drop_tx(w, pw, m, d->ops->tx_keeps ? TX_REASON(DEVICE) : TX_REASON(NO_BUFFERS));
+			worker_drop_tx(w, pw, m, d->ops->guest ? TX_REASON(NO_BUFFERS) : TX_REASON(DEVICE));
 			l->segments -= segments;
 			continue;
 		}

@@ -59,6 +59,7 @@ struct port_ops {
 	uint16_t (*tx)(void *dev, uint16_t q, unsigned worker, struct rte_mbuf **, uint16_t n);
 	// 1: packets are waiting; 0: armed; < 0: can't be armed, poll.
 	int (*rx_arm)(void *dev, uint16_t q, bool on);
+	bool guest;    // there is a guest behind it, who posts receive buffers
 	bool tx_keeps; // packets that were taken are the device's; else they stay the caller's
 };
 

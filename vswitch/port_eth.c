@@ -1,4 +1,4 @@
-// port_eth: ports on a DPDK device: a TAP of the switch's own, a kernel interface, any device by devargs.
+// port_eth: ports on a DPDK device: a kernel interface, any device by devargs.
 #include "control.h"
 #include "offload.h"
 #include "port.h"
@@ -19,7 +19,6 @@
 #include <rte_spinlock.h>
 
 #define RING_SIZE 512
-#define TAP_RING_SIZE 8   // of a TAP: buffers that one packet may fill
 #define JUMBO_MTU 1900    // beyond this a kernel ring's frame of 2,048 bytes is too small
 #define JUMBO_ROOM 9344
 #define JUMBO_BUFFERS 1024
@@ -32,7 +31,6 @@ struct eth {
 	uint16_t n_rxq, n_txq;
 	unsigned caps;
 	bool rx_interrupts;   // queues have a descriptor to wait for
-	bool is_tap;
 	uint16_t mtu;
 	struct rte_mempool *jumbo;
 	struct rte_device *device;
@@ -43,7 +41,7 @@ static struct rte_mempool *rx_pool(struct eth *e, const struct port_open *o, cha
 {
 	char name[RTE_MEMPOOL_NAMESIZE];
 
-	if (e->is_tap || !e->name[0] || o->mtu <= JUMBO_MTU)
+	if (!e->name[0] || o->mtu <= JUMBO_MTU)
 		return o->pool;
 	snprintf(name, sizeof name, "jumbo%u", e->id);
 	e->jumbo = rte_pktmbuf_pool_create(name, JUMBO_BUFFERS, 0, sizeof(struct pkt), RTE_PKTMBUF_HEADROOM + JUMBO_ROOM, SOCKET_ID_ANY);
@@ -55,14 +53,8 @@ static struct rte_mempool *rx_pool(struct eth *e, const struct port_open *o, cha
 static int configure(struct eth *e, const struct port_open *o, struct rte_eth_dev_info *info, char **error)
 {
 	struct rte_eth_conf conf = {.intr_conf.rxq = 1};
-	uint64_t want = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+	uint64_t want = RTE_ETH_TX_OFFLOAD_MULTI_SEGS | RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_TSO;
 
-	// Without it a TAP throws away what doesn't fit one buffer.
-	if (e->is_tap)
-		conf.rxmode.offloads = info->rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
-	// The TAP driver's own checksums and segmentation are software too, and know less: ours serve.
-	else
-		want |= RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_TSO;
 	conf.txmode.offloads = info->tx_offload_capa & want;
 	if (e->n_rxq > 1 && info->flow_type_rss_offloads && !e->name[0]) {
 		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
@@ -98,12 +90,10 @@ static int set_up(struct eth *e, const struct port_open *o, char **error)
 		return sentence_fail(-EINVAL, error, "the device has %u receive queues, not %u: lower options:queues", info.max_rx_queues, e->n_rxq);
 	if (e->n_txq > info.max_tx_queues)
 		e->n_txq = info.max_tx_queues;
-	if (e->is_tap)
-		e->n_txq = e->n_rxq; // the driver wants as many of both
 	rc = configure(e, o, &info, error);
 	if (rc)
 		return rc;
-	uint16_t rx_size = e->is_tap ? TAP_RING_SIZE : RING_SIZE, tx_size = RING_SIZE;
+	uint16_t rx_size = RING_SIZE, tx_size = RING_SIZE;
 	rte_eth_dev_adjust_nb_rx_tx_desc(e->id, &rx_size, &tx_size);
 	for (uint16_t q = 0; q < e->n_rxq && !rc; q++)
 		rc = rte_eth_rx_queue_setup(e->id, q, rx_size, SOCKET_ID_ANY, NULL, pool);
@@ -119,8 +109,7 @@ static int set_up(struct eth *e, const struct port_open *o, char **error)
 	rc = rte_eth_dev_start(e->id);
 	if (rc)
 		return sentence_fail(rc, error, "the device can't be started: %s", strerror(-rc));
-	if (!e->is_tap)
-		rte_eth_promiscuous_enable(e->id);
+	rte_eth_promiscuous_enable(e->id);
 	e->mtu = o->mtu;
 	return 0;
 }
@@ -229,40 +218,6 @@ static int interface_name(struct eth *e, const struct port_open *o, char **error
 	return 0;
 }
 
-static void set_kernel_mtu(const char *name, uint16_t mtu)
-{
-	struct ifreq r = {.ifr_mtu = mtu};
-	int s = socket(AF_INET, SOCK_DGRAM, 0);
-
-	snprintf(r.ifr_name, sizeof r.ifr_name, "%s", name);
-	if (s >= 0) {
-		if (ioctl(s, SIOCSIFMTU, &r))
-			log_line('w', "port", "%s: the kernel interface takes no MTU of %u: %s", name, mtu, strerror(errno));
-		close(s);
-	}
-}
-
-static int open_tap(const struct port_open *o, void **dev, char **error)
-{
-	struct eth *e = eth_new(o, error);
-	char devargs[128];
-
-	if (!e)
-		return -EINVAL;
-	if (interface_name(e, o, error)) {
-		free(e);
-		return -EINVAL;
-	}
-	e->is_tap = true;
-	snprintf(devargs, sizeof devargs, "net_tap_%u,iface=%s", o->config->id, e->name);
-	char name[IFNAMSIZ];
-	memcpy(name, e->name, sizeof name);
-	int rc = open_device(e, devargs, o, dev, error);
-	if (!rc)
-		set_kernel_mtu(name, o->mtu);
-	return rc;
-}
-
 // The driver binds its sockets to the interface when their rings are there already: until then they take packets of every interface.
 static void discard_received(const struct eth *e)
 {
@@ -326,15 +281,13 @@ static int open_dpdk(const struct port_open *o, void **dev, char **error)
 	return e ? open_device(e, devargs, o, dev, error) : -EINVAL;
 }
 
-// Another MTU leaves the device as it is where it can: a TAP that is made anew has lost its addresses, and the container that it was given to.
+// Another MTU leaves the device as it is where it can.
 static int reconfigure_eth(void *dev, const struct port_open *o, char **error)
 {
 	struct eth *e = dev;
 
-	if (!o->only_mtu || (!e->is_tap && (!e->name[0] || (e->mtu > JUMBO_MTU) != (o->mtu > JUMBO_MTU))))
+	if (!o->only_mtu || !e->name[0] || (e->mtu > JUMBO_MTU) != (o->mtu > JUMBO_MTU))
 		return -ENOTSUP;
-	if (e->is_tap && if_nametoindex(e->name))
-		set_kernel_mtu(e->name, o->mtu);
 	e->mtu = o->mtu;
 	return 0;
 }
@@ -365,10 +318,10 @@ static void state_of(void *dev, struct port_state *s)
 	if (e->name[0]) {
 		int up = kernel_link(e->name);
 
-		s->link_up = up != 0; // a TAP that was given to a container can't be asked any more
+		s->link_up = up > 0;
 		if (!up)
 			snprintf(s->problem, sizeof s->problem, "the interface %s is down or has no carrier", e->name);
-		if (up < 0 && !e->is_tap)
+		if (up < 0)
 			snprintf(s->problem, sizeof s->problem, "the interface %s is gone", e->name);
 	} else {
 		rte_eth_link_get_nowait(e->id, &link);
@@ -431,8 +384,7 @@ static int rx_arm(void *dev, uint16_t q, bool on)
 
 	if (!e->rx_interrupts)
 		return -ENOTSUP;
-	int rc = on ? rte_eth_dev_rx_intr_enable(e->id, q) : rte_eth_dev_rx_intr_disable(e->id, q);
-	return rc == -ENOTSUP && e->is_tap ? 0 : rc; // the descriptor of a TAP is always armed
+	return on ? rte_eth_dev_rx_intr_enable(e->id, q) : rte_eth_dev_rx_intr_disable(e->id, q);
 }
 
 #define ETH_OPS(name, kind)                                                                                            \
@@ -450,6 +402,5 @@ static int rx_arm(void *dev, uint16_t q, bool on)
 		.rx_arm = rx_arm,                                                                                      \
 		.tx_keeps = true,
 
-ETH_OPS(port_ops_tap, "tap") .open = open_tap};
 ETH_OPS(port_ops_kernel, "kernel") .open = open_kernel};
 ETH_OPS(port_ops_dpdk, "dpdk") .open = open_dpdk};

@@ -183,4 +183,5 @@ const struct port_ops port_ops_vhost = {
 	.rx = rx,
 	.tx = tx,
 	.rx_arm = rx_arm,
+	.guest = true,
 };
