@@ -18,7 +18,7 @@
 
 #define FRAME_MARK 0x57454952u // payload, network order
 #define FRAME_MIN 60           // Ethernet, IPv4, UDP and the mark; without the checksum of the wire
-#define FRAME_MAX 1518
+#define FRAME_MAX 1514
 #define FRAME_HEADERS 42
 
 enum mix_random {

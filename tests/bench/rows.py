@@ -35,9 +35,9 @@ ROWS = {
         "asked": {},
         "counts": ["resolved"],
     },
-    "l2-1518": {
-        "title": "64 flows, large frames",
-        "mix": {"flows": 64, "macs": 8, "bytes": 1518},
+    "l2-1514": {
+        "title": "64 flows, the largest frames of an MTU of 1,500",
+        "mix": {"flows": 64, "macs": 8, "bytes": 1514},
         "asked": {},
     },
 }

@@ -50,7 +50,8 @@ def test_rows():
     assert records("l2-64") == 64 and records("l2-100k") == 128 and records("l2-100k-macs") == 100000 and records("resolve-l2") == 0
 
 
-@pytest.mark.parametrize("options, flows", [(["--flows", "64"], 64), (["--flows", "5000", "--macs", "0"], 5000), (["--flows", "5000"], 128)])
+@pytest.mark.parametrize("options, flows", [(["--flows", "64"], 64), (["--flows", "5000", "--macs", "0"], 5000), (["--flows", "5000"], 128),
+                                            (["--bytes", "1514"], 64)])
 def test_fastpath(options, flows):
     got = json.loads(run(FASTPATH, "--packets", "10000", "--repeat", "1", "--json", *options))
     assert got["forwarded"] == got["packets"] == 10016  # whole bursts
