@@ -167,7 +167,7 @@ class Session:
         w["limit"] = "switch" if min(w["full_share"]) > FULL else "rate" if args.rate else "generator"
         w["facts"] = self.peer.facts()
         # Over the whole run, warm-up included: it was the same all the time.
-        w["counted"] = {k: (w["facts"][k] - counted[k]) / (args.warm + args.seconds) for k in ROWS[self.row].get("counts", []) if k in counted}
+        w["counted"] = {k: (w["facts"][k] - counted[k]) / (args.warm + args.seconds) for k in ROWS[self.row].get("counts", {}) if k in counted}
         w["took"] = time.monotonic() - began
         w["problems"] = problems(w)
         if args.placement and args.placement != w["class"][0]:
@@ -271,7 +271,9 @@ def print_table(result, out=sys.stdout):
             print(f"{peer:<15}{s['mpps']:>7.2f}{s['mpps_min']:>8.2f}{s['mpps_max']:>8.2f}{s['spread']:>8.1%}{s['cycles_per_packet']:>8.1f}  "
                   f"{s['limit']:<10}{s['lost_share']:>8.2%}  {s['placement'] + ' x' + str(s['windows']) + mark:<11}{ratios}", file=out)
             for key, rate in s["counted"].items():
-                print(f"{'':<15}{key}: {rate / 1e6:.2f} million a second", file=out)
+                asked = row["counts"][key]
+                verdict = f" ({'>=' if rate >= asked else '<'}{asked / 1e6:g})" if asked else ""
+                print(f"{'':<15}{key}: {rate / 1e6:.2f} million a second{verdict}", file=out)
     print("\nMpps: both directions together, received; cycles: of the time stamp counter per packet on the worker's processor, an upper bound where", file=out)
     print("the generator is the limit; lost: sent and not received; ratio: that of the medians, with what is asked of it.", file=out)
     if result["options"]["any"]:
