@@ -72,8 +72,10 @@ static int parse(struct context *ctx, struct wanted *w, const char *first, const
 	char *error = NULL;
 
 	*w = (struct wanted){.match = xstrdup(first), .actions = second ? xstrdup(second) : NULL, .priority = -1};
-	char *at = second ? NULL : find_actions(w->match);
-	if (at) {
+	char *at = find_actions(w->match);
+	if (second && !strncasecmp(second, "actions=", 8))
+		memmove(w->actions, w->actions + 8, strlen(w->actions + 8) + 1);
+	if (at && !second) {
 		w->actions = xstrdup(at + strlen("actions="));
 		*at = '\0';
 	}

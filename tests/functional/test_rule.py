@@ -66,7 +66,7 @@ def test_drop(rules):
 def test_priority_and_masks(rules):
     rules.weirctl("flow", "add", "priority=10,ip,nw_dst=10.0.0.0/8,actions=drop")
     rules.weirctl("flow", "add", "priority=20,udp,nw_dst=10.1.0.0/255.255.0.0,tp_dst=0x1000/0xf000,actions=output:c")
-    rules.weirctl("flow", "add", "priority=30,in_port=b,ip,actions=normal")
+    rules.weirctl("flow", "add", "priority=30,in_port=b,ip", "actions=normal")
     rules.check("a", udp(0x1234, dst="10.1.9.9"), {"c": [udp(0x1234, dst="10.1.9.9")]}, says="priority 20")
     rules.check("a", udp(0x2234, dst="10.1.9.9"), {}, drop="rule.DROP")
     rules.check("a", udp(0x1234, dst="10.2.9.9"), {}, drop="rule.DROP")
