@@ -15,7 +15,8 @@
 //     rx PORT [MAX]        ok N, then N lines "QUEUE FLAGS MSS HEX" of the frames received and not read yet; FLAGS is - or some
 //                          of p (partial checksum), v (checksum valid), l (large: MSS counts)
 //     capture PORT on|off  keep received frames for rx (on; 4,096 at most, the rest is only counted)
-//     count PORT           ok {json: rx, rx_bytes, tx, tx_full, left, kept, rxq: [...]}
+//     count PORT           ok {json: rx, rx_bytes, tx, tx_full, left, kept, rxq: [...], gap_us, poll_us}; gap_us: longest time
+//                          between two received packets, poll_us: longest time in which this program did not look
 //     clear PORT           forget frames, set counters to 0
 //     blast PORT QUEUE N HEX [rate=PPS] [random=AT:LENGTH]... [vary=AT:LENGTH]...
 //                          send the frame N times (0: for ever), at a rate or as fast as possible, without waiting; random
@@ -87,6 +88,7 @@ struct port {
 	uint16_t queues, used; // configured, switched on
 	bool offload, stopped, capture, bridge;
 	uint64_t rx, rx_bytes, tx, tx_full, rxq[QUEUES];
+	uint64_t received_at, gap; // TSC
 	struct frame *kept;
 	uint32_t head, count; // of kept
 	struct blast blast;
@@ -96,6 +98,7 @@ static struct port ports[PORTS];
 static unsigned int n_ports;
 static struct rte_mempool *pool;
 static int tap = -1;
+static uint64_t polled_at, poll_gap; // TSC
 
 static void fail(const char *text)
 {
@@ -273,6 +276,13 @@ static unsigned int receive(struct port *p)
 		total += n;
 	}
 	p->rx += total;
+	if (total) {
+		uint64_t now = rte_rdtsc();
+
+		if (p->received_at)
+			p->gap = RTE_MAX(p->gap, now - p->received_at);
+		p->received_at = now;
+	}
 	return total;
 }
 
@@ -461,7 +471,8 @@ static void do_count(const struct port *p)
 	       p->rx, p->rx_bytes, p->tx, p->tx_full, p->blast.left, p->count);
 	for (uint16_t q = 0; q < p->queues; q++)
 		printf("%s%" PRIu64, q ? ", " : "", p->rxq[q]);
-	printf("]}\n");
+	printf("], \"gap_us\": %" PRIu64 ", \"poll_us\": %" PRIu64 "}\n", p->gap * 1000000 / rte_get_tsc_hz(),
+	       poll_gap * 1000000 / rte_get_tsc_hz());
 }
 
 static void do_queues(struct port *p, unsigned int n)
@@ -495,7 +506,7 @@ static void port_command(struct port *p, const char *word, char *rest)
 	} else {
 		if (!strcmp(word, "clear")) {
 			forget(p);
-			p->rx = p->rx_bytes = p->tx = p->tx_full = 0;
+			p->rx = p->rx_bytes = p->tx = p->tx_full = p->gap = p->received_at = poll_gap = 0;
 			memset(p->rxq, 0, sizeof(p->rxq));
 		} else if (!strcmp(word, "capture") && rest) {
 			p->capture = !strcmp(rest, "on");
@@ -577,7 +588,11 @@ static void serve(void)
 
 	for (;;) {
 		unsigned int busy = 0;
+		uint64_t now = rte_rdtsc();
 
+		if (polled_at)
+			poll_gap = RTE_MAX(poll_gap, now - polled_at);
+		polled_at = now;
 		for (unsigned int i = 0; i < n_ports; i++)
 			busy += receive(&ports[i]) + blast_on(&ports[i]);
 		if (tap >= 0)
