@@ -535,13 +535,20 @@ static void counters(void **state)
 	apply();
 	lab_send(a, "tcp," A TO_B);
 	assert_int_equal(counted(f).packets, 107);
+	// A worker goes, with its table and a flow in it.
+	struct flow_table_config fc = {.limit = 1024, .idle_ms = 1000};
+	flow_table_destroy(lab.w.flows);
+	lab.w.flows = flow_table_create(&fc);
+	assert_int_equal(counted(f).packets, 107);
+	lab_send(a, "tcp," A TO_B);
+	assert_int_equal(counted(f).packets, 108);
 	// What explain says does not count.
 	uint8_t frame[128];
 	uint32_t len = lab_compose(frame, "tcp," A TO_B);
 	char *text = lab_explain(a, lab_mbuf(frame, len, 0), NULL, NULL);
 	assert_non_null(strstr(text, "(rule.DROP)"));
 	free(text);
-	assert_int_equal(counted(f).packets, 107);
+	assert_int_equal(counted(f).packets, 108);
 }
 
 // Explain says what happens, copies and sets included.
