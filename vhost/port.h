@@ -97,6 +97,9 @@ struct vhost_port {
 	uint16_t guest_mtu;
 	uint32_t connects;
 	struct negotiation talk;
+	uint64_t rx_since[VHOST_MAX_QUEUES]; // ns, main thread: since when a transmit ring has not moved although it holds something; 0: it has
+	uint16_t rx_place[VHOST_MAX_QUEUES];
+	uint32_t rx_stuck;          // of these, the ones that seem to hold what can't be used; main thread, read by workers
 	uint64_t stuck_since;       // ns, main thread: since when a receive ring has been seen full; 0: it isn't
 	int kick[VHOST_MAX_QUEUES]; // duplicates of the kick descriptors; a number once given is kept until vhost_close()
 

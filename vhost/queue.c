@@ -229,6 +229,8 @@ int vhost_rx_arm(struct vhost_port *p, uint16_t q, bool on)
 	// needs its store to be seen before its load (virtio 1.2 sections 2.7.13.4 and 2.8.21.3.1).
 	rte_smp_mb();
 	waiting = vhost_queue_waiting(p, vid, 2 * q + 1);
+	if (unlikely(waiting > 0 && __atomic_load_n(&p->rx_stuck, __ATOMIC_RELAXED) >> q & 1))
+		waiting = 0; // it would be waiting for ever
 	if (waiting)
 		rte_vhost_enable_guest_notification(vid, 2 * q + 1, 0);
 	return waiting;

@@ -9,6 +9,7 @@
 #define ANSWERED (SECOND / 10) // a request that is not done by then has failed: the library doesn't say so
 #define NOT_SHARED "memory not shared: the front-end %s; start it with a memory backend that has share=on"
 #define FAULT_SHOWN (10 * SECOND) // of a device that runs again
+#define STUCK (3 * SECOND) // longer than a worker may be held up by other programs, as a rule
 #define FLEETING 3 // connections in a row that end before the driver ran are no accident any more
 
 struct feature {
@@ -184,11 +185,34 @@ static bool no_buffers(struct vhost_port *p, uint64_t now)
 	return false;
 }
 
+// A transmit ring that holds something and doesn't move: the library stops at a descriptor that it can't use and tries it again
+// for ever. Returns the queue, or -1.
+static int stuck_queue(struct vhost_port *p, uint64_t now)
+{
+	uint32_t on = vhost_rx_enabled(p), stuck = 0;
+	uint16_t at = 0, used;
+
+	for (unsigned int q = 0; q < VHOST_MAX_QUEUES; q++) {
+		if (!(on >> q & 1) || rte_vhost_get_vring_base(p->vid, 2 * q + 1, &at, &used) < 0 || at != p->rx_place[q] ||
+		    vhost_queue_waiting(p, p->vid, 2 * q + 1) != 1) {
+			p->rx_since[q] = 0;
+			p->rx_place[q] = at;
+		} else if (!p->rx_since[q]) {
+			p->rx_since[q] = now;
+		} else if (now > p->rx_since[q] + STUCK) {
+			stuck |= 1U << q;
+		}
+	}
+	__atomic_store_n(&p->rx_stuck, stuck, __ATOMIC_RELAXED);
+	return stuck ? __builtin_ctz(stuck) : -1;
+}
+
 // Called with dev_lock held, so the device stays while the library is asked.
 static void say_running(struct vhost_port *p, uint64_t now, char *buffer, size_t size)
 {
 	uint32_t lost = __atomic_load_n(&p->lost, __ATOMIC_RELAXED);
 	unsigned int ring = lost ? (unsigned int)__builtin_ctz(lost) : 0;
+	int stuck = stuck_queue(p, now);
 
 	if (lost)
 		snprintf(buffer, size,
@@ -201,6 +225,10 @@ static void say_running(struct vhost_port *p, uint64_t now, char *buffer, size_t
 			 vhost_rx_enabled(p)   ? "receive"
 			 : vhost_tx_enabled(p) ? "transmit"
 					       : "");
+	else if (stuck >= 0)
+		snprintf(buffer, size,
+			 "transmit queue %d stands still: the guest put a descriptor there that can't be used, with a wrong address, "
+			 "length or chain; restart its network driver", stuck);
 	else if (kicks_nothing(p))
 		snprintf(buffer, size, NOT_SHARED, "mapped a private copy of the guest's memory");
 	else if (no_buffers(p, now))

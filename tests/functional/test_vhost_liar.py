@@ -272,6 +272,22 @@ def test_headers(world, kind, attempt):
         world.backend.close(world.name)
 
 
+def test_ring_that_stands_still(world):
+    """A descriptor that can't be used stops its ring: the port says so, and the worker sleeps nevertheless."""
+    with world.liar() as liar:
+        liar.start()
+        world.backend.wait(world.name, running=True)
+        liar.describe(1, [(FAR, 100, 0, 0)])
+        wait_for(lambda: world.problem().startswith("transmit queue 0 stands still"))
+        world.honest.ask("pause")
+        time.sleep(0.5)
+        loops = world.backend.worker()["loops"]
+        time.sleep(1)
+        assert world.backend.worker()["loops"] - loops < 200
+        world.honest.ask("go")
+        world.backend.close(world.name)
+
+
 def test_packet_beyond_all_sizes(world):
     with world.liar() as liar:
         liar.start()

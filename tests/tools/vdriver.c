@@ -333,9 +333,9 @@ static void *drive(void *arg)
 		if (!__atomic_load_n(&paused, __ATOMIC_ACQUIRE) && transmit())
 			kick(&rings[1]);
 		// What was lost at the end of a burst would close the window for ever.
-		if (n || !__atomic_load_n(&connected, __ATOMIC_ACQUIRE)) {
+		if (n || paused || !__atomic_load_n(&connected, __ATOMIC_ACQUIRE)) {
 			moved = now_ns();
-		} else if (!paused && sent - last >= window &&
+		} else if (sent - last >= window &&
 			   now_ns() > moved + 300000000) {
 			lost += sent - last;
 			last = sent;
