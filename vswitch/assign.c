@@ -253,6 +253,16 @@ out:
 	free(before);
 }
 
+// What the port's queues left behind on a worker that polls them no more: nothing else would come by to resolve it.
+static void finish_misses(struct worker *w, void *arg)
+{
+	const uint16_t *port = arg;
+
+	while (forward_misses(w, *port))
+		;
+	worker_flush(w);
+}
+
 void thread_assign(bool balance)
 {
 	port_each(want_queues, NULL);
@@ -283,15 +293,18 @@ void thread_assign(bool balance)
 	i = 0;
 	for (struct placed *q = queues; new && q; q = q->next, i++) {
 		new[i] = q->worker;
-		if (old[i] >= 0 && old[i] != q->worker) {
+		if (old[i] >= 0 && old[i] != q->worker)
 			q->worker = -1;
-			moves = true;
-		}
+		moves |= old[i] >= 0 && (!q->alive || q->worker < 0);
 	}
 	if (moves) {
 		publish_all();
 		rcu_synchronize();
 	}
+	i = 0;
+	for (struct placed *q = queues; moves && new && q; q = q->next, i++)
+		if (old[i] >= 0 && thread_worker((unsigned)old[i]) && (!q->alive || q->worker < 0))
+			thread_call_one(threads[old[i]], finish_misses, &q->rxq.port);
 	i = 0;
 	for (struct placed *q = queues; new && q; q = q->next, i++)
 		q->worker = new[i];
@@ -318,6 +331,7 @@ void thread_take_queues(struct port *p)
 			q->alive = false;
 	publish_all();
 	rcu_synchronize();
+	thread_call(finish_misses, &p->id);
 	forget_dead();
 }
 
