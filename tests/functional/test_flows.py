@@ -1,5 +1,6 @@
 """The flow cache under attack: random addresses from one guest, and what that costs the others."""
 
+import os
 import subprocess
 
 import pytest
@@ -76,6 +77,28 @@ def test_attack(ports):
     finally:
         one.close()
         two.close()
+
+
+def test_queues_move_away_from_misses(ports):
+    """Packets wait to be resolved when their queue goes to another worker, or when their guest goes: they don't wait for ever."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        pytest.skip("one processor")
+    ports.weirctl("config", "set", "resolve-queue=1024", f"worker-cores={cores[0]},{cores[1]}")
+    ports.weirctl("network", "set", "blue", "--mac-limit", "1000")
+    ports.tap("t1", "--network", "blue")
+    with plug(ports, "vm1") as one, plug(ports, "vm2") as two:
+        for guest in (one, two):
+            guest.capture(0, False)
+            guest.blast(0, 0, frame(1, BROADCAST), rate=2000000, random=[(7, 5)])
+        for turn in range(20):
+            wait_for(lambda: ports.stats("vm1")["queued"] > 32, 20 * SLOW, "packets to wait", 0.001)
+            words = [["set", "Port", name, f"other_config:rxq-affinity=0:{turn % 2}"] for name in ("vm1", "vm2")]
+            ports.weirctl(*words[0], "--", *words[1])
+        one.blast(0, 0, frame(1, BROADCAST), rate=0)
+        two.kill()
+        for name in ("vm1", "vm2"):
+            wait_for(lambda n=name: not ports.stats(n)["queued"], 5 * SLOW, lambda n=name: f"nothing to wait: {ports.stats(n)}")
 
 
 def test_ageing(ports):
