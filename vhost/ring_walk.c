@@ -72,25 +72,38 @@ unsigned int ring_scan(const struct vring_packed_desc *ring, uint16_t size, ring
 	return kept;
 }
 
-static bool fits_once(const struct vring_packed_desc *ring, uint16_t size, ring_place at)
+static bool fits_once(const struct vring_packed_desc *ring, uint16_t size, ring_place at, bool marked)
 {
-	uint16_t left = size;
+	bool rest = true; // this may be the rest of a chain whose beginning was used
+	uint16_t left = size, flags;
 
 	for (; left && available(flags_at(ring, at), at); left--)
 		at = ring_advance(at, 1, size);
-	for (; left && !posted(flags_at(ring, at), at); left--)
+	for (; left; left--) {
+		flags = flags_at(ring, at);
+		if (posted(flags, at))
+			return false;
+		// Of the lap before, all of which has been used: what looks available is the rest of a chain, and has one end.
+		if (marked && available(flags, at ^ 0x8000)) {
+			if (!rest)
+				return false;
+			rest = flags & VRING_DESC_F_NEXT;
+		} else {
+			rest = true;
+		}
 		at = ring_advance(at, 1, size);
-	return !left;
+	}
+	return true;
 }
 
-bool ring_fits(const struct vring_packed_desc *ring, uint16_t size, ring_place at, ring_place head)
+bool ring_fits(const struct vring_packed_desc *ring, uint16_t size, ring_place at, ring_place head, bool marked)
 {
 	if ((at & 0x7fff) >= size || (head & 0x7fff) >= size)
 		return false;
 	if (head != at && available(flags_at(ring, head), head))
 		return false;
 	for (unsigned int i = 0; i < TRIES; i++) {
-		if (fits_once(ring, size, at))
+		if (fits_once(ring, size, at, marked))
 			return true;
 	}
 	return false;
@@ -152,6 +165,25 @@ ring_place ring_head(const struct ring_record *r, bool receive, ring_place end)
 	return began;
 }
 
+// Whether the chains that are still available are the ones of the record, before anything is written to them: a guest that was reset
+// has others there.
+static bool same_chains(const struct vring_packed_desc *ring, const struct ring_record *r, ring_place at, unsigned int n, bool receive)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		const struct ring_chain *c = &r->chain[i];
+
+		if (!c->count || c->count > r->size)
+			return false;
+		// In order the library writes the id of a burst's end into its beginning.
+		bool other_id = r->in_order && !receive && !i && c->count == 1;
+		if (available(flags_at(ring, at), at) && !other_id &&
+		    ring[ring_advance(at, c->count - 1, r->size) & 0x7fff].id != c->id)
+			return false;
+		at = ring_advance(at, c->count, r->size);
+	}
+	return true;
+}
+
 int ring_resume(struct vring_packed_desc *ring, const struct ring_record *r, bool receive, ring_place *place, ring_place *head)
 {
 	const uint64_t word = r->word;
@@ -163,7 +195,7 @@ int ring_resume(struct vring_packed_desc *ring, const struct ring_record *r, boo
 	*head = (ring_place)(word >> 16);
 	if (state == RING_REST)
 		return 0;
-	if (state != RING_BURST || n > RINGS_CHAINS || (at & 0x7fff) >= r->size)
+	if (state != RING_BURST || n > RINGS_CHAINS || (at & 0x7fff) >= r->size || !same_chains(ring, r, at, n, receive))
 		return -EINVAL;
 	used = chains_used(ring, r, at, n, receive);
 	// A packet that was given in part is given in whole: all of it was in place before the first flag.
@@ -172,8 +204,6 @@ int ring_resume(struct vring_packed_desc *ring, const struct ring_record *r, boo
 	for (unsigned int i = 0; i < n; i++) {
 		const struct ring_chain *c = &r->chain[i];
 
-		if (!c->count || c->count > r->size)
-			return -EINVAL;
 		if (available(flags_at(ring, at), at)) {
 			if (i >= used) {
 				// Length and id are written before the flags.

@@ -106,12 +106,13 @@ static bool same_ring(const struct ring_record *a, const struct ring_record *b)
 static int find_place(struct vring_packed_desc *desc, struct ring_record *r, const struct ring_record *now, bool receive,
 		      ring_place given, ring_place *at, ring_place *head)
 {
+	const bool marked = !now->in_order || receive;
 	const bool known = r->word >> 48 != RING_UNKNOWN && same_ring(r, now);
 
-	if (known && ring_resume(desc, r, receive, at, head) == 0 && ring_fits(desc, now->size, *at, *head))
+	if (known && ring_resume(desc, r, receive, at, head) == 0 && ring_fits(desc, now->size, *at, *head, marked))
 		return 0;
 	*at = *head = given;
-	if (ring_fits(desc, now->size, given, given))
+	if (ring_fits(desc, now->size, given, given, marked))
 		return 0;
 	if (now->in_order || ring_find(desc, now->size, at) < 0)
 		return -EINVAL;

@@ -71,8 +71,8 @@ static inline ring_place ring_advance(ring_place at, uint16_t by, uint16_t size)
 unsigned int ring_scan(const struct vring_packed_desc *, uint16_t size, ring_place at, struct ring_chain *, const uint32_t *need,
 		       unsigned int n, unsigned int *packets);
 // Whether a device may be at `at`: what follows is available up to the driver's place and from there on older than that. `head`
-// as in the record.
-bool ring_fits(const struct vring_packed_desc *, uint16_t size, ring_place at, ring_place head);
+// as in the record. `marked`: each used buffer bears a mark, as all do but those of a transmit ring in order.
+bool ring_fits(const struct vring_packed_desc *, uint16_t size, ring_place at, ring_place head, bool marked);
 // The place of the last buffer used by a burst that went from the record's place to `end`.
 ring_place ring_head(const struct ring_record *, bool receive, ring_place end);
 // Where the device was when its process ended, and `head`. Finishes what a burst left half written, so
