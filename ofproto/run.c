@@ -1,0 +1,241 @@
+// run: what happens to packets that are decided: their stages, copies for further ports, tags, egress batches. See forward_private.h.
+#include "forward_private.h"
+#include "parse.h"
+#include "rewrite.h"
+#include "vlan.h"
+
+#include <string.h>
+#include <rte_branch_prediction.h>
+
+void forward_trace_decision(struct trace *t, uint8_t kind, const struct flow *f, uint32_t index)
+{
+	struct core_record r = {
+		.kind = kind,
+		.out_kind = f->out_kind,
+		.port = f->out,
+		.reason = f->out,
+		.network = f->network,
+		.vlan_op = f->vlan_op,
+		.vlan_tci = f->vlan_tci,
+		.stages = f->stages,
+		.flow = index,
+	};
+	trace_put(t, TRACE_CORE, &r, sizeof r);
+}
+
+void forward_trace(struct trace *t, uint8_t kind, uint16_t port)
+{
+	struct core_record r = {.kind = kind, .port = port};
+
+	trace_put(t, TRACE_CORE, &r, sizeof r);
+}
+
+void forward_trace_lost(struct trace *t, uint16_t port)
+{
+	struct core_record r = {.kind = CORE_DROPPED, .port = port, .reason = FLOW_REASON(NO_MEMORY)};
+
+	trace_put(t, TRACE_CORE, &r, sizeof r);
+}
+
+// Bytes of headers that are made a packet's own before they are changed.
+static uint16_t headers_of(const struct pkt *p)
+{
+	// Of headers too long for one buffer the tags will do: no offload can be asked for behind them.
+	return (uint16_t)(p->l4_ofs && p->l4_ofs <= PARSE_HEADERS_MAX ? p->l4_ofs + 64 : 128);
+}
+
+// Gives the packets that have the stage's bit headers of their own, which may make them other packets.
+static __rte_noinline void own_headers(struct worker *w, struct pkt **p, unsigned n, uint64_t bit)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (!(p[i]->stages & bit) || p[i]->drop)
+			continue;
+		struct rte_mbuf *own = pkt_own_headers(pkt_mbuf(p[i]), headers_of(p[i]), w->pool);
+
+		if (likely(own))
+			p[i] = pkt_of(own);
+		else
+			p[i]->drop = FLOW_REASON(NO_MEMORY);
+	}
+}
+
+// May put other packets into p[], in the place of the same ones.
+static void run_stages(struct worker *w, struct pkt **p, unsigned n, uint64_t which)
+{
+	uint64_t all = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		all |= p[i]->stages;
+	for (all &= which; all; all &= all - 1) {
+		uint64_t bit = all & -all;
+		const struct stage *s = stage_get((uint8_t)__builtin_ctzll(bit));
+		struct pkt *mine[BURST];
+		uint16_t k = 0;
+
+		if (unlikely(s->writes))
+			own_headers(w, p, n, bit);
+		for (unsigned i = 0; i < n; i++)
+			if ((p[i]->stages & bit) && !p[i]->drop)
+				mine[k++] = p[i];
+		if (k)
+			s->run(w, mine, k);
+	}
+}
+
+// The outer tag as the egress port wants it, on headers of the packet's own.
+static struct rte_mbuf *rewrite(struct worker *w, struct rte_mbuf *m)
+{
+	struct pkt *p = pkt_of(m);
+	struct rte_mbuf *own = pkt_own_headers(m, headers_of(p), w->pool);
+
+	if (unlikely(!own)) {
+		worker_drop(w, m, FLOW_REASON(NO_MEMORY));
+		return NULL;
+	}
+	p = pkt_of(own);
+	p->vlan_tci = (uint16_t)((p->tci & 0xf000) | (p->vlan_tci & 0xfff));
+	if (unlikely(pkt_apply_vlan(own))) {
+		worker_drop(w, own, FLOW_REASON(NO_MEMORY));
+		return NULL;
+	}
+	return own;
+}
+
+// Packets whose egress port is known.
+static void run_egress(struct worker *w, struct pkt **p, unsigned n)
+{
+	struct rte_mbuf *out[BURST];
+	unsigned k = 0;
+
+	run_stages(w, p, n, forward_egress);
+	for (unsigned i = 0; i < n; i++) {
+		struct rte_mbuf *m = pkt_mbuf(p[i]);
+
+		if (unlikely(p[i]->drop)) {
+			worker_drop(w, m, p[i]->drop);
+			continue;
+		}
+		if (unlikely(p[i]->vlan_op != VLAN_OP_NONE)) {
+			m = rewrite(w, m);
+			if (!m)
+				continue;
+		}
+		out[k++] = m;
+	}
+	worker_tx(w, out, k);
+}
+
+static void egress_to(struct rte_mbuf *m, const struct lport *in, const struct lport *out, const struct network *net, int tag, uint8_t kind)
+{
+	struct pkt *p = pkt_of(m);
+	struct vlan_change c = vlan_between(in, out, net, p->n_tags > 0, tag);
+
+	p->out = out->id;
+	p->vlan_op = c.op;
+	p->vlan_tci = c.vid;
+	p->qinq = c.qinq;
+	if (unlikely(p->trace))
+		forward_trace(p->trace, kind, out->id);
+}
+
+void forward_copy(struct worker *w, struct pkt *p, const struct lport *out, int tag, const struct rewrite *set, unsigned n)
+{
+	const struct network *net = network_get(p->network);
+	const struct lport *in = lport_get(p->in_port);
+	struct rte_mbuf *c = net && in ? pkt_clone(pkt_mbuf(p), w->pool) : NULL;
+	// What is done to the packet itself later would change a copy that shares its headers.
+	struct rte_mbuf *own = c ? pkt_own_headers(c, headers_of(p), w->pool) : NULL;
+
+	worker_count(w, p->origin, COUNT_COPIES, 1);
+	if (unlikely(!own)) {
+		rte_pktmbuf_free(c);
+		worker_lose(w, p->origin, net && in ? FLOW_REASON(NO_MEMORY) : FLOW_REASON(NETWORK_GONE));
+		if (unlikely(p->trace))
+			forward_trace_lost(p->trace, out->id);
+		return;
+	}
+	struct pkt *copy = pkt_of(own);
+	trace_ref(p->trace);
+	copy->stages = forward_egress_runs;
+	copy->out_kind = OUT_PORT;
+	egress_to(own, in, out, net, tag, CORE_FURTHER);
+	rewrite_apply(own, set, n);
+	run_egress(w, &copy, 1);
+}
+
+// One copy for each port of the network but the packet's own; the last one is the packet itself. The payload is shared.
+static void flood(struct worker *w, struct pkt *p)
+{
+	const struct network *net = network_get(p->out);
+	const struct lport *in = lport_get(p->in_port);
+	struct rte_mbuf *m = pkt_mbuf(p);
+	const struct lport *last = NULL;
+	int tag = p->vlan_op == VLAN_OP_GIVEN ? p->vlan_tci : TAG_OF_PORT;
+	struct pkt *batch[BURST];
+	unsigned n = 0;
+
+	if (unlikely(!net || !in)) {
+		worker_drop(w, m, FLOW_REASON(NETWORK_GONE));
+		return;
+	}
+	for (uint32_t i = 0; i < net->n_targets; i++) {
+		const struct flood_target *t = &net->target[i];
+		const struct lport *out = t->port == p->in_port || (t->isolated && in->isolated) ? NULL : lport_get(t->port);
+
+		if (!out)
+			continue;
+		if (last) {
+			struct rte_mbuf *c = pkt_clone(m, w->pool);
+
+			if (likely(c)) {
+				trace_ref(p->trace);
+				worker_count(w, p->origin, COUNT_COPIES, 1);
+				egress_to(c, in, last, net, tag, CORE_COPY);
+				batch[n++] = pkt_of(c);
+			} else { // A copy that could not be made is a copy that was lost.
+				worker_count(w, p->origin, COUNT_COPIES, 1);
+				worker_lose(w, p->origin, FLOW_REASON(NO_MEMORY));
+				if (unlikely(p->trace))
+					forward_trace_lost(p->trace, last->id);
+			}
+			if (n == BURST) {
+				run_egress(w, batch, n);
+				n = 0;
+			}
+		}
+		last = out;
+	}
+	if (unlikely(!last)) {
+		worker_drop(w, m, FLOW_REASON(NOBODY));
+	} else {
+		egress_to(m, in, last, net, tag, CORE_COPY);
+		batch[n++] = p;
+	}
+	run_egress(w, batch, n);
+}
+
+// Packets with their decisions, n <= BURST, in order.
+void forward_run(struct worker *w, struct rte_mbuf **m, unsigned n)
+{
+	struct pkt *p[BURST], *out[BURST];
+	unsigned k = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		p[i] = pkt_of(m[i]);
+	run_stages(w, p, n, forward_ingress);
+	for (unsigned i = 0; i < n; i++) {
+		if (unlikely(p[i]->drop)) {
+			worker_drop(w, pkt_mbuf(p[i]), p[i]->drop);
+		} else if (likely(p[i]->out_kind == OUT_PORT)) {
+			out[k++] = p[i];
+		} else if (p[i]->out_kind == OUT_FLOOD) {
+			// What came before it leaves before it.
+			run_egress(w, out, k);
+			k = 0;
+			flood(w, p[i]);
+		} else {
+			worker_drop(w, pkt_mbuf(p[i]), p[i]->out);
+		}
+	}
+	run_egress(w, out, k);
+}
