@@ -466,3 +466,13 @@ def iperf(client, server, address, seconds=3, options="", limit=None):
         return result["end"]["sum_received"]["bits_per_second"] / 1e6
     except (ValueError, KeyError) as e:
         raise GuestError(f"iperf3 from {client.name} to {address}: exit code {rc}: {out[-500:]}") from e
+
+
+def throughput(client, server, address, seconds=3, options="", enough=50):
+    """As iperf(), but tries up to three times for more than `enough`: a host with other work to do may starve a guest for a while."""
+    best = 0
+    for _ in range(3):
+        best = max(best, iperf(client, server, address, seconds, options))
+        if best > enough:
+            break
+    return best

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from guest import Guest, Nic, boot, iperf
+from guest import Guest, Nic, boot, throughput
 
 KINDS = {
     "plain": Nic(),
@@ -51,8 +51,8 @@ def test_ping_and_tcp(guests, switch, kind):
     i = list(KINDS).index(kind)
     all_kinds.wait_ping(f"10.1.{i}.2")
     assert all_kinds.ping(f"10.1.{i}.2", 5) == (5, 5)
-    assert iperf(all_kinds, plain, f"10.1.{i}.2", 2) > 50
-    assert iperf(all_kinds, plain, f"10.1.{i}.2", 2, options="-R") > 50
+    assert throughput(all_kinds, plain, f"10.1.{i}.2", 2) > 50
+    assert throughput(all_kinds, plain, f"10.1.{i}.2", 2, options="-R") > 50
     assert switch.port(kind)["link_state"] == "up"
 
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from guest import Guest, Nic, boot, iperf
+from guest import Guest, Nic, boot, throughput
 from wait import wait_for
 
 ADDRESS = {"vm1": "10.0.0.1", "vm2": "10.0.0.2"}
@@ -88,20 +88,20 @@ def test_ipv6(pair):
     for guest in pair:
         guest.sh(f"ip -6 address replace fd00::{ADDRESS[guest.name][-1]}/64 dev eth0 nodad")
     pair[0].wait_ping("fd00::2")
-    assert iperf(pair[0], pair[1], "fd00::2", 2) > 50
+    assert throughput(pair[0], pair[1], "fd00::2", 2) > 50
 
 
 def test_tcp_with_offloads(pair):
     for guest in pair:
         assert re.search(r"tcp-segmentation-offload: on", guest.sh("ethtool -k eth0"))
-    assert iperf(pair[0], pair[1], ADDRESS["vm2"]) > 50
-    assert iperf(pair[0], pair[1], ADDRESS["vm2"], options="-R") > 50
+    assert throughput(pair[0], pair[1], ADDRESS["vm2"]) > 50
+    assert throughput(pair[0], pair[1], ADDRESS["vm2"], options="-R") > 50
 
 
 def test_tcp_without_tso(pair):
     offload(pair, "tso off gso off gro off")
     try:
-        assert iperf(pair[0], pair[1], ADDRESS["vm2"]) > 50
+        assert throughput(pair[0], pair[1], ADDRESS["vm2"]) > 50
     finally:
         offload(pair, "tso on gso on gro on")
 
@@ -110,8 +110,8 @@ def test_tcp_without_checksum_offload(pair):
     """One side sums itself, the other relies on the device: both ways."""
     offload(pair[:1], "tx off")
     try:
-        assert iperf(pair[0], pair[1], ADDRESS["vm2"], 2) > 50
-        assert iperf(pair[0], pair[1], ADDRESS["vm2"], 2, options="-R") > 50
+        assert throughput(pair[0], pair[1], ADDRESS["vm2"], 2) > 50
+        assert throughput(pair[0], pair[1], ADDRESS["vm2"], 2, options="-R") > 50
     finally:
         offload(pair[:1], "tx on tso on")
 
@@ -136,7 +136,7 @@ def test_multi_queue(pair):
     try:
         sent, received = queue_packets(vm1, "tx"), queue_packets(vm2, "rx")
         # Many connections, so that both of the two queues are hashed to.
-        assert iperf(vm1, vm2, ADDRESS["vm2"], 3, "-P 16") > 50
+        assert throughput(vm1, vm2, ADDRESS["vm2"], 3, "-P 16") > 50
         assert all(b - a > 20 for a, b in zip(received, queue_packets(vm2, "rx"))), "a receive queue was not used"
         assert all(b - a > 20 for a, b in zip(sent, queue_packets(vm1, "tx"))), "a transmit queue was not used"
     finally:
@@ -160,7 +160,7 @@ def test_guest_restarts(pair, position, way):
     getattr(pair[position], way)()
     configure(pair[position])
     pair[0].wait_ping(ADDRESS["vm2"])
-    assert iperf(pair[0], pair[1], ADDRESS["vm2"], 2) > 50
+    assert throughput(pair[0], pair[1], ADDRESS["vm2"], 2) > 50
 
 
 @pytest.mark.parametrize("position", [0, 1], ids=["qemu listens", "switch listens"])
@@ -188,7 +188,7 @@ def test_switch_restarts_under_traffic(pair, switch, kill):
         sent, received, pause = stream.result()
         assert received > sent / 3, f"{received} of {sent} pings came back"
         assert pause < 10
-    assert iperf(vm1, vm2, ADDRESS["vm2"], 2) > 50
+    assert throughput(vm1, vm2, ADDRESS["vm2"], 2) > 50
 
 
 def test_switch_restarts_while_tcp_flows(pair, switch):
