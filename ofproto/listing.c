@@ -260,6 +260,14 @@ void listing_uint(struct listing *l, uint64_t u)
 	add_cell(l, dup(s), dup(s), true);
 }
 
+void listing_int(struct listing *l, int64_t i)
+{
+	char s[24];
+
+	snprintf(s, sizeof(s), "%lld", (long long)i);
+	add_cell(l, dup(s), dup(s), true);
+}
+
 void listing_real(struct listing *l, double real, int decimals)
 {
 	char s[352]; // DBL_MAX has 309 digits before the point

@@ -26,6 +26,7 @@ void listing_row(struct listing *);
 void listing_str(struct listing *, const char *);           // NULL: listing_none()
 void listing_fmt(struct listing *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void listing_uint(struct listing *, uint64_t);              // right-aligned; a number in JSON
+void listing_int(struct listing *, int64_t);                // the same, signed
 void listing_real(struct listing *, double, int decimals);
 void listing_bool(struct listing *, bool);                  // yes/no; true/false in JSON
 void listing_none(struct listing *);                        // "-"; null in JSON: unknown or not there

@@ -330,7 +330,7 @@ static void ledger_row(struct ledger *g, const char *name, const struct counts *
 	listing_str(g->l, name);
 	for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
 		listing_uint(g->l, s->c[columns[i]]);
-	listing_fmt(g->l, "%lld", (long long)missing);
+	listing_int(g->l, missing);
 	g->missing += missing < 0 ? -missing : missing;
 }
 
