@@ -113,7 +113,7 @@ def test_place_that_can_not_be_told(tmp_path):
             backend.kill()
             os.unlink(rings)
             backend = start(sock, rings)
-            problem = wait_for(lambda: backend.problem("vm1") if "packed ring" in backend.problem("vm1") else "")
+            problem = wait_for(lambda: backend.problem_with("vm1", "packed ring"))
             assert problem.startswith("place in a packed ring lost: where the ")
             backend.kill()
             driver.ask("reset")

@@ -45,7 +45,12 @@ class Program:
         # One lcore that floats over all processors: nothing here is worth a processor of its own.
         eal = ["--lcores", f"0@(0-{os.cpu_count() - 1})", "--no-huge", "-m", str(memory), "--no-pci", "--no-telemetry",
                "--file-prefix", self.prefix] if eal else []
-        command = [BUILD / "tests/tools" / tool, *eal, *arguments]
+        path = BUILD / "tests/tools" / tool
+        if as_user:  # who may not be let into the folder of the build
+            self.folder = tempfile.TemporaryDirectory(prefix=self.prefix + "-")
+            os.chmod(self.folder.name, 0o755)
+            path = shutil.copy(path, self.folder.name)
+        command = [path, *eal, *arguments]
         self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
                                         bufsize=0, env={**os.environ, **(env or {})}, user=as_user)
         self.buffer = b""
@@ -202,6 +207,11 @@ class Backend(Program):
 
     def problem(self, name):
         return self.status(name)["problem"]
+
+    def problem_with(self, name, part):
+        """The problem if the part is in it, else "": for wait_for(), as a second look may see another one."""
+        problem = self.problem(name)
+        return problem if part in problem else ""
 
     def worker(self):
         return json.loads(self.ask("worker"))
