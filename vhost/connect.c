@@ -26,7 +26,7 @@
 #define STEP_EACH (10 * MS)   // slow retries: this much for each port that waits, so that a hundred a second are made
 #define STEP_SLOW (2000 * MS) // longest pause
 #define FAULT_PAUSE (500 * MS) // before a front-end is called again that had to be sent away
-#define SETTLE (5 * MS)       // see vhost_connect_settle()
+#define SETTLE (5 * MS)       // before the first attempt after a connection's end
 #define WATCH_FOR (IN_CREATE | IN_MOVED_TO | IN_ATTRIB | IN_ONLYDIR)
 
 static pthread_mutex_t conn_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -245,6 +245,10 @@ int vhost_connect_start(char **error)
 
 	if (started)
 		return 0;
+	if (vhost_barrier_start() < 0) {
+		*error = vhost_sentence("the vhost library can't listen in the run directory");
+		return -EIO;
+	}
 	watcher = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	waker = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	status = watcher < 0 || waker < 0 ? errno : rte_ctrl_thread_create(&thread, "vhost-connect", NULL, run, NULL);
@@ -316,14 +320,14 @@ void vhost_connect_ended(struct vhost_port *p)
 	wake_up();
 }
 
-// The library closes the descriptor of a connection that has ended before it tells us, and forgets the number only some
-// microseconds after it told us. An unregistration in between finds the connection by that number, which may belong to a new
-// connection by now, and would take that one down. There is no call that waits for the library's thread, so time must do.
+// The library tells of a connection's end before it has forgotten it: to unregister in between takes it, or another one that has got its
+// number, down twice.
 void vhost_connect_settle(struct vhost_port *p)
 {
 	const struct timespec nap = {.tv_nsec = 200000};
 
-	while (__atomic_load_n(&p->ending, __ATOMIC_ACQUIRE) ||
-	       vhost_clock_ns() < __atomic_load_n(&p->gone_at, __ATOMIC_RELAXED) + SETTLE)
+	while (__atomic_load_n(&p->ending, __ATOMIC_ACQUIRE))
 		nanosleep(&nap, NULL);
+	if (__atomic_exchange_n(&p->gone_at, 0, __ATOMIC_ACQ_REL))
+		vhost_barrier();
 }

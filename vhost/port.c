@@ -15,7 +15,7 @@
 
 // The library polls 1,024 descriptors with one thread (MAX_FDS): a pipe of its own, one for each connection and one for each
 // listening socket.
-#define LIBRARY_DESCRIPTORS 1023
+#define LIBRARY_DESCRIPTORS 1020
 
 #define BIT(n) (1ULL << (n))
 #define TSO_BITS                                                                                                               \

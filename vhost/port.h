@@ -179,6 +179,9 @@ void vhost_connect_remove(struct vhost_port *); // returns when the connector is
 void vhost_connect_ending(struct vhost_port *); // the library may be taking the connection down
 void vhost_connect_ended(struct vhost_port *);  // the connection has ended
 void vhost_connect_wake(void); // look for ports whose memory was cut short; also from a signal handler
+// barrier.c
+int vhost_barrier_start(void); // once, before the first registration: 0 or -errno
+void vhost_barrier(void);      // not on a library thread, and no lock held that its callbacks take
 void vhost_connect_settle(struct vhost_port *); // wait until the library has finished with the connection that ended
 
 // socket.c
