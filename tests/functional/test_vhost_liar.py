@@ -313,6 +313,10 @@ def test_memory_is_cut_short(world, kind, size):
             liar.memory.close()
             os.ftruncate(liar.file, size)
             liar.memory = mmap.mmap(liar.file, 0) if size else mmap.mmap(-1, 4096)
+            if size == 0x8000 + 4096 and kind == PACKED:
+                # This ring's descriptors are still there, and the worker may have done all of them: what these point to is gone.
+                for i in range(64, 96):
+                    struct.pack_into("<QIHH", liar.memory, liar.place(1) - BASE + 16 * i, 0x100000, 100, i, AVAIL)
             os.eventfd_write(liar.kick, 1)
             liar.rarp()
             if size != 0x200000:
