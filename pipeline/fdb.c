@@ -146,7 +146,7 @@ static uint16_t fdb_resolve(struct resolve *r)
 	return reason;
 }
 
-// Counts what came of it. Returns whether it is settled, or should be tried again with the flow's next refresh.
+// Counts what came of it.
 static void learned(struct worker *w, uint16_t port, enum fdb_result result)
 {
 	switch (result) {

@@ -64,7 +64,7 @@ static void trace_done(struct trace *t, void *arg)
 	((struct finished *)arg)->done = true;
 }
 
-// Fills in what the description may leave out: the port's own address, and a destination that its network knows nothing of.
+// Fills in what the description may leave out: an address that nobody else has, and everybody as the destination.
 static void defaults_for(const struct port *p, struct compose_defaults *d)
 {
 	static const uint8_t somebody[6] = {0x02, 0, 0, 0, 0, 0x01};
