@@ -388,7 +388,7 @@ void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigne
 {
 	struct port_worker *pw = worker_port(w, port);
 	const struct lport *lp = lport_get(port);
-	struct tracer *tracer = rcu_read(w->tracer);
+	struct tracer *tracer = INSTRUMENTS ? rcu_read(w->tracer) : NULL;
 	uint64_t tsc = rte_rdtsc(), bytes = 0;
 	struct burst b;
 
