@@ -345,8 +345,14 @@ static inline struct port_worker *send_direct(struct worker *w, struct port_work
 			out->tx_dirty = true;
 			w->tx_dirty[w->n_tx_dirty++] = out->id;
 		}
+		if (!out->tx_n)
+			out->tx_origin = pkt_of(m)->origin;
+		else if (out->tx_origin != pkt_of(m)->origin)
+			out->tx_same = 0; // never again tx_n, before the batch leaves
 	}
 	out->tx[out->tx_n++] = m;
+	out->tx_same++;
+	out->tx_bytes += m->pkt_len;
 	if (unlikely(out->tx_n == TX_BATCH))
 		w->flush(w, out);
 	return out;

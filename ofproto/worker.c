@@ -147,6 +147,20 @@ void worker_sent(struct worker *w, struct port_worker *out, struct rte_mbuf **m,
 	worker_count(w, out->id, COUNT_TX_BYTES, bytes);
 }
 
+void worker_sent_same(struct worker *w, struct port_worker *out, uint16_t origin, uint32_t bytes, struct rte_mbuf **m, unsigned n)
+{
+	for (unsigned i = 0, row; i < n; i += row) {
+		struct rte_mempool *pool = m[i]->pool;
+
+		for (row = 1; i + row < n && m[i + row]->pool == pool; row++)
+			;
+		rte_mempool_put_bulk(pool, (void **)&m[i], row);
+	}
+	worker_count(w, origin, COUNT_SENT, n);
+	worker_count(w, out->id, COUNT_TX, n);
+	worker_count(w, out->id, COUNT_TX_BYTES, bytes);
+}
+
 // Of a dry worker: what would become of the packet at its egress port.
 static void tx_dry(struct worker *w, struct rte_mbuf *m)
 {

@@ -21,6 +21,9 @@ struct port_worker {
 	bool count_dirty; // it is in worker.dirty[]
 	bool tx_dirty;    // it is in worker.tx_dirty[]
 	uint16_t tx_n;
+	// How many of them came as one plain buffer from port tx_origin, took the direct way and are not traced, and the bytes of these.
+	uint16_t tx_same, tx_origin;
+	uint32_t tx_bytes;
 	struct rte_mbuf *tx[TX_BATCH];
 	// Packets whose flow is not known yet, in order. `guard` counts those of each hash class, so that a packet whose flow became known while
 	// an older packet of it still waits here joins the queue instead of overtaking.
@@ -46,7 +49,7 @@ struct worker {
 	uint16_t dirty[MAX_PORTS];
 	uint16_t n_tx_dirty;
 	uint16_t tx_dirty[MAX_PORTS];
-	// Sends what pw->tx holds and sets pw->tx_n to 0: each packet goes to worker_sent(), worker_drop() or a queue of the port's own.
+	// Sends what pw->tx holds and sets tx_n, tx_same and tx_bytes to 0: each packet goes to worker_sent(), worker_drop() or a queue of the port's own.
 	void (*flush)(struct worker *, struct port_worker *);
 	// Of a dry worker: the reason for which port `id` would not take a packet now, or 0.
 	uint16_t (*probe)(struct worker *, uint16_t id);
@@ -73,6 +76,8 @@ void worker_lose(struct worker *, uint16_t origin, uint16_t reason);
 void worker_drop_tx(struct worker *, struct port_worker *out, struct rte_mbuf *, uint16_t reason);
 // The packets left by port `out`: counts them, finishes their traces, frees them.
 void worker_sent(struct worker *, struct port_worker *out, struct rte_mbuf **, unsigned n);
+// The same for n packets of one buffer each that nobody shares, all of one origin, none of them traced.
+void worker_sent_same(struct worker *, struct port_worker *out, uint16_t origin, uint32_t bytes, struct rte_mbuf **, unsigned n);
 // The same for a packet that is the device's by now: what was noted of it before.
 void worker_sent_as(struct worker *, struct port_worker *out, uint16_t origin, uint32_t bytes, struct trace *);
 // Puts the packets into the batches of their egress ports, p->out.

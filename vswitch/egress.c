@@ -206,13 +206,30 @@ static void out_segments(struct outgoing *o, struct rte_mbuf *m)
 	rte_pktmbuf_free(m); // its segments stand for it
 }
 
+// A whole batch of which every packet is one buffer that nobody shares, all of one origin and none traced: what most batches are.
+static void send_same(struct worker *w, struct lane *l, const struct port_dev *d, unsigned queue, unsigned n, uint32_t bytes)
+{
+	struct port_worker *pw = &l->pw;
+	unsigned taken = d->ops->tx(d->dev, (uint16_t)queue, w->id, pw->tx, (uint16_t)n);
+
+	if (likely(taken == n)) {
+		worker_sent_same(w, pw, pw->tx_origin, bytes, pw->tx, n);
+		return;
+	}
+	worker_sent(w, pw, pw->tx, taken);
+	for (unsigned i = taken; i < n; i++)
+		put_aside(w, l, pw->tx[i]);
+}
+
 void egress_flush(struct worker *w, struct port_worker *pw)
 {
 	struct lane *l = lane_of(pw);
 	const struct port_dev *d = rcu_read(pw->device);
-	unsigned n = pw->tx_n;
+	unsigned n = pw->tx_n, same = pw->tx_same;
+	uint32_t bytes = pw->tx_bytes;
 
-	pw->tx_n = 0;
+	pw->tx_n = pw->tx_same = 0;
+	pw->tx_bytes = 0;
 	uint32_t queues = d ? d->ops->tx_queues(d->dev) : 0;
 	if (unlikely(!queues)) {
 		for (unsigned i = 0; i < n; i++)
@@ -227,7 +244,10 @@ void egress_flush(struct worker *w, struct port_worker *pw)
 		buffers |= pw->tx[i]->nb_segs;
 	}
 	if (likely(buffers == 1 && !(asks & (RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_L4_MASK)))) {
-		send(w, l, pw->tx, n, queues);
+		if (likely(same == n && !l->n && !(queues & (queues - 1)) && !d->ops->tx_keeps && !(asks & (RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_INDIRECT))))
+			send_same(w, l, d, (unsigned)__builtin_ctz(queues), n, bytes);
+		else
+			send(w, l, pw->tx, n, queues);
 		return;
 	}
 	struct outgoing o = {.w = w, .l = l, .queues = queues, .caps = d->ops->caps(d->dev)};

@@ -96,8 +96,28 @@ static void keep_sent(struct port_worker *pw, struct rte_mbuf *m)
 		memcpy(s->bytes, bytes, s->len);
 }
 
+// What a device's side may take for granted of such a batch.
+static void check_same(const struct port_worker *pw)
+{
+	uint32_t bytes = 0;
+
+	for (unsigned i = 0; i < pw->tx_n; i++) {
+		struct rte_mbuf *m = pw->tx[i];
+
+		assert_true(RTE_MBUF_DIRECT(m));
+		assert_int_equal(rte_mbuf_refcnt_read(m), 1);
+		assert_int_equal(pkt_of(m)->origin, pw->tx_origin);
+		assert_null(pkt_of(m)->trace);
+		bytes += m->pkt_len;
+	}
+	assert_int_equal(bytes, pw->tx_bytes);
+}
+
 static void flush(struct worker *w, struct port_worker *pw)
 {
+	assert_true(pw->tx_same <= pw->tx_n);
+	if (pw->tx_same == pw->tx_n)
+		check_same(pw);
 	for (unsigned i = 0; i < pw->tx_n; i++) {
 		struct rte_mbuf *m = pw->tx[i];
 
@@ -108,7 +128,8 @@ static void flush(struct worker *w, struct port_worker *pw)
 			keep_sent(pw, m);
 		worker_sent(w, pw, &m, 1);
 	}
-	pw->tx_n = 0;
+	pw->tx_n = pw->tx_same = 0;
+	pw->tx_bytes = 0;
 }
 
 static struct trace *new_trace(uint16_t port, void (*done)(struct trace *, void *arg), void *arg)
