@@ -30,6 +30,7 @@ void resolve_run(struct resolve *r)
 		f->stages = 0;
 		f->out_kind = OUT_DROP;
 		f->out = FLOW_REASON(PORT_GONE);
+		f->drop_row = 0;
 		return;
 	}
 	r->pkt->network = lport_classify(r->in, r->key->vlan).network;
@@ -54,8 +55,10 @@ void resolve_run(struct resolve *r)
 		f->out_kind = OUT_DROP;
 		f->out = FLOW_REASON(NO_OUTPUT);
 	}
-	if (f->out_kind == OUT_DROP)
+	if (f->out_kind == OUT_DROP) {
 		f->vlan_op = VLAN_OP_NONE;
+		f->drop_row = r->drop_row;
+	}
 	f->network = r->pkt->network;
 	if (r->trace)
 		forward_trace_decision(r->trace, CORE_DECIDED, f, 0);

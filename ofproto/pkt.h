@@ -48,8 +48,13 @@ enum vlan_op {
 	uint16_t out;      /* port, network or drop reason, by out_kind */                                             \
 	uint8_t out_kind;  /* enum out_kind */                                                                         \
 	uint8_t vlan_op;   /* enum vlan_op, to be done on the way out */                                               \
-	uint16_t vlan_tci; /* for push and set */                                                                      \
-	uint16_t qinq;     /* ethertype of the tag that a push makes, host order */                                    \
+	union {                                                                                                        \
+		struct {                                                                                               \
+			uint16_t vlan_tci; /* for push and set */                                                      \
+			uint16_t qinq;     /* ethertype of the tag that a push makes, host order */                    \
+		};                                                                                                     \
+		uint32_t drop_row; /* of what is dropped, by OUT_DROP or `drop`: the row that caused it (row.h), 0: none */ \
+	};                                                                                                             \
 	uint16_t network;  /* 0: none */                                                                               \
 	uint16_t flags;    /* FLOW_* */
 struct decision {
@@ -94,6 +99,13 @@ static inline struct pkt *pkt_of(struct rte_mbuf *m)
 static inline struct rte_mbuf *pkt_mbuf(const struct pkt *p)
 {
 	return (struct rte_mbuf *)((uintptr_t)p - sizeof(struct rte_mbuf));
+}
+
+// How a stage's run drops a packet. `row`: handle of the database row that caused it, 0: none did.
+static inline void pkt_drop(struct pkt *p, uint16_t reason, uint32_t row)
+{
+	p->drop = reason;
+	p->drop_row = row;
 }
 
 static inline const uint8_t *pkt_data(const struct pkt *p)

@@ -55,7 +55,7 @@ static __rte_noinline void own_headers(struct worker *w, struct pkt **p, unsigne
 		if (likely(own))
 			p[i] = pkt_of(own);
 		else
-			p[i]->drop = FLOW_REASON(NO_MEMORY);
+			pkt_drop(p[i], FLOW_REASON(NO_MEMORY), 0);
 	}
 }
 
@@ -112,7 +112,7 @@ static void run_egress(struct worker *w, struct pkt **p, unsigned n)
 		struct rte_mbuf *m = pkt_mbuf(p[i]);
 
 		if (unlikely(p[i]->drop)) {
-			worker_drop(w, m, p[i]->drop);
+			worker_drop_for(w, m, p[i]->drop, p[i]->drop_row);
 			continue;
 		}
 		if (unlikely(p[i]->vlan_op != VLAN_OP_NONE)) {
@@ -149,7 +149,7 @@ void forward_copy(struct worker *w, struct pkt *p, const struct lport *out, int 
 	worker_count(w, p->origin, COUNT_COPIES, 1);
 	if (unlikely(!own)) {
 		rte_pktmbuf_free(c);
-		worker_lose(w, p->origin, net && in ? FLOW_REASON(NO_MEMORY) : FLOW_REASON(NETWORK_GONE));
+		worker_lose(w, pkt_mbuf(p), net && in ? FLOW_REASON(NO_MEMORY) : FLOW_REASON(NETWORK_GONE), 0);
 		if (unlikely(p->trace))
 			forward_trace_lost(p->trace, out->id);
 		return;
@@ -194,7 +194,7 @@ static void flood(struct worker *w, struct pkt *p)
 				batch[n++] = pkt_of(c);
 			} else { // A copy that could not be made is a copy that was lost.
 				worker_count(w, p->origin, COUNT_COPIES, 1);
-				worker_lose(w, p->origin, FLOW_REASON(NO_MEMORY));
+				worker_lose(w, m, FLOW_REASON(NO_MEMORY), 0);
 				if (unlikely(p->trace))
 					forward_trace_lost(p->trace, last->id);
 			}
@@ -206,7 +206,7 @@ static void flood(struct worker *w, struct pkt *p)
 		last = out;
 	}
 	if (unlikely(!last)) {
-		worker_drop(w, m, FLOW_REASON(NOBODY));
+		worker_drop_for(w, m, FLOW_REASON(NOBODY), net->row);
 	} else {
 		egress_to(m, in, last, net, tag, CORE_COPY);
 		batch[n++] = p;
@@ -225,7 +225,7 @@ void forward_run(struct worker *w, struct rte_mbuf **m, unsigned n)
 	run_stages(w, p, n, forward_ingress);
 	for (unsigned i = 0; i < n; i++) {
 		if (unlikely(p[i]->drop)) {
-			worker_drop(w, pkt_mbuf(p[i]), p[i]->drop);
+			worker_drop_for(w, pkt_mbuf(p[i]), p[i]->drop, p[i]->drop_row);
 		} else if (likely(p[i]->out_kind == OUT_PORT)) {
 			out[k++] = p[i];
 		} else if (p[i]->out_kind == OUT_FLOOD) {
@@ -234,7 +234,7 @@ void forward_run(struct worker *w, struct rte_mbuf **m, unsigned n)
 			k = 0;
 			flood(w, p[i]);
 		} else {
-			worker_drop(w, pkt_mbuf(p[i]), p[i]->out);
+			worker_drop_for(w, pkt_mbuf(p[i]), p[i]->out, p[i]->drop_row);
 		}
 	}
 	run_egress(w, out, k);

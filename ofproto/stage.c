@@ -137,6 +137,19 @@ void resolve_because(struct resolve *r, uint32_t row)
 	r->because |= 1u << (c->n_prov - 1);
 }
 
+uint16_t resolve_drop(struct resolve *r, uint16_t reason, uint32_t row)
+{
+	const struct flow_cold *c = r->cold;
+	bool named = false;
+
+	for (unsigned i = 0; i < c->n_prov; i++)
+		named |= c->prov_row[i] == row;
+	if (!named)
+		resolve_because(r, row);
+	r->drop_row = row;
+	return reason;
+}
+
 struct effect *resolve_effect(struct resolve *r)
 {
 	if (r->n_effects == EFFECTS_MAX)

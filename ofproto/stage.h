@@ -44,6 +44,7 @@ struct resolve {
 	uint32_t fields;              // KEY_BIT()s that were read
 	uint8_t stage;                // the stage that is at work
 	uint8_t because;              // bit i: prov_row[i] was named by the stage that is at work
+	uint32_t drop_row;            // the row that caused the drop, 0: none
 	uint8_t n_effects;
 	struct effect effect[EFFECTS_MAX];
 	const struct effect *overlay; // effects of an explained packet before this one
@@ -77,9 +78,9 @@ struct stage {
 	int (*prepare)(struct config *want);
 	// Fields beyond KEY_BASE that resolve may read for packets of the network. NULL: none.
 	uint32_t (*fields)(const struct config_network *);
-	// Writes this stage's part of the decision. Returns 0, or the reason to drop for. Changes nothing but *r.
+	// Writes this stage's part of the decision. Returns 0, or the reason to drop for: by resolve_drop(), if a row caused it. Changes nothing but *r.
 	uint16_t (*resolve)(struct resolve *r);
-	// Work per packet, for packets whose flow has the stage's bit. Sets p->drop or changes the packet; never frees.
+	// Work per packet, for packets whose flow has the stage's bit. Drops by pkt_drop() or changes the packet; never frees.
 	void (*run)(struct worker *, struct pkt **, uint16_t n);
 	void (*commit)(struct worker *, struct resolve *, const struct effect *);
 	// A flow that is fresh had a packet; called about once a second and flow.
@@ -116,6 +117,8 @@ void resolve_depend(struct resolve *, enum gen_kind, uint64_t id);
 void resolve_bump(struct resolve *, enum gen_kind, uint64_t id);
 // The row decided something in the stage that is at work.
 void resolve_because(struct resolve *, uint32_t row);
+// return resolve_drop(r, STAGE_REASON(acl, DENY), row): the stage drops, because of this row, by which such drops are counted; 0: no row is to blame.
+uint16_t resolve_drop(struct resolve *, uint16_t reason, uint32_t row);
 // NULL if there are too many.
 struct effect *resolve_effect(struct resolve *);
 static inline void resolve_record(struct resolve *r, const void *record, uint16_t size)

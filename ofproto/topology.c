@@ -23,7 +23,7 @@ static void lport_free(void *arg)
 
 static bool lport_same(const struct lport *a, const struct lport *b)
 {
-	return !strcmp(a->name, b->name) && a->row == b->row && a->mtu == b->mtu && a->native == b->native && a->qinq == b->qinq &&
+	return !strcmp(a->name, b->name) && a->row == b->row && a->mtu == b->mtu && a->mtu_row == b->mtu_row && a->native == b->native && a->qinq == b->qinq &&
 	       a->mode == b->mode && a->enabled == b->enabled && a->isolated == b->isolated &&
 	       !memcmp(&a->untagged, &b->untagged, sizeof a->untagged) && !a->vlans == !b->vlans && !a->cvlans == !b->cvlans &&
 	       (!a->vlans || !memcmp(a->vlans, b->vlans, 4096 * sizeof *a->vlans)) &&
@@ -79,14 +79,22 @@ static int fill_trunk(struct config *c, struct config_port *cp, struct lport *lp
 }
 
 // Of the networks that the port is in: a trunk's other networks may have larger frames than its native one.
-static uint16_t largest_mtu(const struct config *c, const struct lport *lp, const struct config_network *native)
+static const struct config_network *largest_mtu(const struct config *c, const struct lport *lp, const struct config_network *native)
 {
-	uint16_t mtu = native ? native->mtu : 0;
+	const struct config_network *largest = native;
 
 	for (size_t i = 0; i < c->n_networks && lp->vlans; i++)
-		if (lp->vlans[c->networks[i].vlan].network == c->networks[i].id && c->networks[i].mtu > mtu)
-			mtu = c->networks[i].mtu;
-	return mtu ? mtu : 1500;
+		if (lp->vlans[c->networks[i].vlan].network == c->networks[i].id && (!largest || c->networks[i].mtu > largest->mtu))
+			largest = &c->networks[i];
+	return largest;
+}
+
+static void set_mtu(const struct config *c, const struct config_port *cp, struct lport *lp, const struct config_network *native)
+{
+	const struct config_network *net = cp->mtu ? NULL : largest_mtu(c, lp, native);
+
+	lp->mtu = cp->mtu ? cp->mtu : net && net->mtu ? net->mtu : 1500;
+	lp->mtu_row = net ? row_intern("Network", &net->row, net->name) : lp->row;
 }
 
 static struct lport *lport_make(struct config *c, struct config_port *cp, uint32_t (*fields_of)(const struct config_network *))
@@ -117,7 +125,7 @@ static struct lport *lport_make(struct config *c, struct config_port *cp, uint32
 		lport_free(lp);
 		return NULL;
 	}
-	lp->mtu = cp->mtu ? cp->mtu : largest_mtu(c, lp, native);
+	set_mtu(c, cp, lp, native);
 	if (cp->vlan_mode == VLAN_DOT1Q_TUNNEL && cp->n_cvlans) {
 		lp->cvlans = calloc(4096 / 64, sizeof *lp->cvlans);
 		for (size_t i = 0; lp->cvlans && i < cp->n_cvlans; i++)

@@ -18,6 +18,7 @@ struct membership {
 struct lport {
 	char name[TOPOLOGY_NAME];
 	uint32_t row;
+	uint32_t mtu_row; // where the MTU comes from: the port itself, or a network
 	uint16_t id;
 	uint16_t mtu;    // bytes of layer 3
 	uint16_t native; // network of untagged frames, 0: none

@@ -1,5 +1,6 @@
 // worker: packets' ends, and the counters on the way there.
 #include "worker.h"
+#include "topology.h"
 #include "trace.h"
 
 #include <string.h>
@@ -47,31 +48,39 @@ static void trace_end(struct trace *t, uint8_t kind, uint16_t port, uint16_t rea
 	trace_unref(t);
 }
 
-void worker_drop(struct worker *w, struct rte_mbuf *m, uint16_t reason)
+// On the ledger of the packet's origin, by reason and by row.
+static void count_lost(struct worker *w, const struct rte_mbuf *m, uint16_t origin, uint16_t reason, uint32_t row)
 {
-	struct pkt *p = pkt_of(m);
-	struct port_worker *pw = touch(w, p->origin);
+	struct port_worker *pw = touch(w, origin);
 
 	if (likely(pw))
 		count_drop(&pw->counts, reason);
+	if (likely(pw && w->drops))
+		drop_note(w->drops, pw->id, reason, row, m, w->now, w->now_ms);
+}
+
+void worker_drop_for(struct worker *w, struct rte_mbuf *m, uint16_t reason, uint32_t row)
+{
+	struct pkt *p = pkt_of(m);
+
+	count_lost(w, m, p->origin, reason, row);
 	if (unlikely(p->trace))
 		trace_end(p->trace, CORE_DROPPED, p->out, reason);
 	rte_pktmbuf_free(m);
 }
 
-void worker_lose(struct worker *w, uint16_t origin, uint16_t reason)
+void worker_lose(struct worker *w, const struct rte_mbuf *of, uint16_t reason, uint32_t row)
 {
-	struct port_worker *pw = touch(w, origin);
-
-	if (pw)
-		count_drop(&pw->counts, reason);
+	count_lost(w, of, ((const struct pkt *)rte_mbuf_to_priv((struct rte_mbuf *)(uintptr_t)of))->origin, reason, row);
 }
 
 void worker_drop_tx(struct worker *w, struct port_worker *out, struct rte_mbuf *m, uint16_t reason)
 {
+	const struct lport *lp = out ? lport_get(out->id) : NULL;
+
 	if (out)
 		worker_count(w, out->id, COUNT_TX_DROPPED, 1);
-	worker_drop(w, m, reason);
+	worker_drop_for(w, m, reason, lp ? lp->row : 0);
 }
 
 void worker_sent_as(struct worker *w, struct port_worker *out, uint16_t from, uint32_t bytes, struct trace *trace)

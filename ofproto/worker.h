@@ -3,6 +3,7 @@
 #define OFPROTO_WORKER_H
 
 #include "count.h"
+#include "drop.h"
 #include "flow.h"
 #include "sizes.h"
 #include "pkt.h"
@@ -44,6 +45,7 @@ struct worker {
 	uint16_t resolve_budget; // resolves that one port gets in its turn
 	struct flow_table *flows;
 	struct rte_mempool *pool;
+	struct drops *drops; // NULL: of a dry worker
 	struct port_worker *port[MAX_PORTS]; // RCU
 	uint16_t n_dirty;
 	uint16_t dirty[MAX_PORTS];
@@ -68,11 +70,15 @@ static inline struct port_worker *worker_port(struct worker *w, uint16_t id)
 
 // Counts on the ledger of port `id`; a port that is gone is counted on port 0, the switch's own.
 void worker_count(struct worker *, uint16_t id, enum count, uint64_t n);
-// The one way for a packet to die: counts it on its origin, finishes its trace, frees it.
-void worker_drop(struct worker *, struct rte_mbuf *, uint16_t reason);
-// A packet that never came to be (a copy without a buffer): counts it as dropped on the ledger of `origin`.
-void worker_lose(struct worker *, uint16_t origin, uint16_t reason);
-// As worker_drop(), on the way out of port `out`.
+// The one way for a packet to die: counts it on its origin, finishes its trace, frees it. `row`: handle of the database row that caused it, 0: of none.
+void worker_drop_for(struct worker *, struct rte_mbuf *, uint16_t reason, uint32_t row);
+static inline void worker_drop(struct worker *w, struct rte_mbuf *m, uint16_t reason)
+{
+	worker_drop_for(w, m, reason, 0);
+}
+// A packet that never came to be (a copy without a buffer), of this one: counts it as dropped on the ledger of its origin.
+void worker_lose(struct worker *, const struct rte_mbuf *of, uint16_t reason, uint32_t row);
+// As worker_drop_for(), on the way out of port `out`, because of whose row it is.
 void worker_drop_tx(struct worker *, struct port_worker *out, struct rte_mbuf *, uint16_t reason);
 // The packets left by port `out`: counts them, finishes their traces, frees them.
 void worker_sent(struct worker *, struct port_worker *out, struct rte_mbuf **, unsigned n);

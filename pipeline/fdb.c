@@ -113,7 +113,7 @@ static uint16_t destination(struct resolve *r, const uint8_t *dst, struct record
 		rec->dst_floods = r->net->flood_unknown;
 		f->flags |= FLOW_BUM_UNKNOWN;
 		if (!r->net->flood_unknown)
-			return STAGE_REASON(fdb, UNKNOWN);
+			return resolve_drop(r, STAGE_REASON(fdb, UNKNOWN), r->net->row);
 		f->out_kind = OUT_FLOOD;
 		f->out = r->net->id;
 		return 0;
@@ -125,7 +125,7 @@ static uint16_t destination(struct resolve *r, const uint8_t *dst, struct record
 	if (e.is_static)
 		resolve_because(r, e.row);
 	if (e.port == r->in->id)
-		return STAGE_REASON(fdb, SAME_PORT);
+		return resolve_drop(r, STAGE_REASON(fdb, SAME_PORT), e.is_static ? e.row : 0);
 	f->out_kind = OUT_PORT;
 	f->out = e.port;
 	return 0;

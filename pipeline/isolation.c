@@ -15,7 +15,7 @@ static uint16_t isolation_resolve(struct resolve *r)
 		return 0;
 	resolve_because(r, r->in->row);
 	resolve_because(r, out->row);
-	return STAGE_REASON(isolation, ISOLATED);
+	return resolve_drop(r, STAGE_REASON(isolation, ISOLATED), out->row);
 }
 
 STAGE(isolation, .resolve = isolation_resolve);

@@ -37,7 +37,7 @@ static void mtu_run(struct worker *w, struct pkt **p, uint16_t n)
 			trace_put(p[i]->trace, stage_mtu.index, &r, sizeof r);
 		}
 		if (unlikely(out && p[i]->seg_len > out->mtu))
-			p[i]->drop = STAGE_REASON(mtu, TOO_LARGE);
+			pkt_drop(p[i], STAGE_REASON(mtu, TOO_LARGE), out->mtu_row);
 	}
 }
 

@@ -24,7 +24,7 @@ static uint16_t output_resolve(struct resolve *r)
 		return STAGE_REASON(output, GONE);
 	resolve_because(r, out->row);
 	if (!out->enabled)
-		return STAGE_REASON(output, DISABLED);
+		return resolve_drop(r, STAGE_REASON(output, DISABLED), out->row);
 	struct vlan_change c = vlan_between(r->in, out, r->net, r->pkt->n_tags > 0, r->tag);
 	f->vlan_op = c.op;
 	f->vlan_tci = c.vid;

@@ -72,10 +72,10 @@ static uint16_t go(struct resolve *r, const struct rule *ru)
 
 	switch (ru->actions.to) {
 	case ACTIONS_DROP:
-		return STAGE_REASON(rule, DROP);
+		return resolve_drop(r, STAGE_REASON(rule, DROP), ru->row);
 	case ACTIONS_PORT:
 		if (ru->actions.port == r->in->id)
-			return STAGE_REASON(rule, SAME_PORT);
+			return resolve_drop(r, STAGE_REASON(rule, SAME_PORT), ru->row);
 		f->out_kind = OUT_PORT;
 		f->out = ru->actions.port;
 		return 0;
@@ -120,10 +120,10 @@ static uint16_t rule_resolve(struct resolve *r)
 	return reason;
 }
 
-static void lose_copy(struct worker *w, struct pkt *p, const struct actions_copy *c)
+static void lose_copy(struct worker *w, struct pkt *p, const struct actions_copy *c, uint32_t row)
 {
 	worker_count(w, p->origin, COUNT_COPIES, 1);
-	worker_lose(w, p->origin, STAGE_REASON(rule, COPY));
+	worker_lose(w, pkt_mbuf(p), STAGE_REASON(rule, COPY), row);
 	if (p->trace) {
 		struct core_record rec = {.kind = CORE_DROPPED, .port = c->port, .reason = STAGE_REASON(rule, COPY)};
 
@@ -131,8 +131,9 @@ static void lose_copy(struct worker *w, struct pkt *p, const struct actions_copy
 	}
 }
 
-static void send_copies(struct worker *w, struct pkt *p, const struct actions *a)
+static void send_copies(struct worker *w, struct pkt *p, const struct rule *ru)
 {
+	const struct actions *a = &ru->actions;
 	const struct lport *in = lport_get(p->in_port);
 
 	for (unsigned i = 0; i < a->n_copies; i++) {
@@ -142,7 +143,7 @@ static void send_copies(struct worker *w, struct pkt *p, const struct actions *a
 		if (c->port == p->in_port)
 			continue;
 		if (!out || !out->enabled || (out->isolated && in && in->isolated))
-			lose_copy(w, p, c);
+			lose_copy(w, p, c, ru->row);
 		else
 			forward_copy(w, p, out, c->tag, a->set, c->n_sets);
 	}
@@ -156,7 +157,7 @@ static void rule_run(struct worker *w, struct pkt **p, uint16_t n)
 		if (!ru)
 			continue;
 		if (ru->actions.n_copies)
-			send_copies(w, p[i], &ru->actions);
+			send_copies(w, p[i], ru);
 		rewrite_apply(pkt_mbuf(p[i]), ru->actions.set, ru->actions.n_sets);
 	}
 }

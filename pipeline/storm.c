@@ -56,8 +56,11 @@ static void storm_run(struct worker *w, struct pkt **p, uint16_t n)
 		if (!l)
 			continue;
 		bool pass = w->dry ? meter_would(&l->meter[what], w->id, w->now) : meter_take(&l->meter[what], w->id, w->now);
-		if (!pass)
-			p[i]->drop = (uint16_t)(stage_storm.reason_base + what);
+		if (!pass) {
+			const struct lport *in = lport_get(p[i]->in_port);
+
+			pkt_drop(p[i], (uint16_t)(stage_storm.reason_base + what), in ? in->row : 0);
+		}
 		if (unlikely(p[i]->trace)) {
 			struct record r = {.what = (uint8_t)what, .pass = pass, .pps = l->rate[what].pps};
 

@@ -30,22 +30,23 @@ static uint16_t judge(struct resolve *r)
 
 	resolve_because(r, in->row);
 	if (!in->enabled)
-		return STAGE_REASON(vlan, DISABLED);
+		return resolve_drop(r, STAGE_REASON(vlan, DISABLED), in->row);
 	if (!r->pkt->network)
-		return (vlan & 0xfff) && in->mode != VLAN_DOT1Q_TUNNEL ? STAGE_REASON(vlan, NOT_ALLOWED) : STAGE_REASON(vlan, NO_NETWORK);
+		return resolve_drop(r, (vlan & 0xfff) && in->mode != VLAN_DOT1Q_TUNNEL ? STAGE_REASON(vlan, NOT_ALLOWED) : STAGE_REASON(vlan, NO_NETWORK),
+				    in->row);
 	resolve_depend(r, GEN_NETWORK, r->pkt->network);
 	r->net = network_get(r->pkt->network);
 	if (!r->net)
-		return STAGE_REASON(vlan, NO_NETWORK);
+		return resolve_drop(r, STAGE_REASON(vlan, NO_NETWORK), in->row);
 	resolve_because(r, r->net->row);
 	if (in->cvlans && !(in->cvlans[(vlan & 0xfff) / 64] >> (vlan & 0xfff) % 64 & 1))
-		return STAGE_REASON(vlan, CUSTOMER);
+		return resolve_drop(r, STAGE_REASON(vlan, CUSTOMER), in->row);
 	if (src[0] & 1)
 		return STAGE_REASON(vlan, GROUP_SOURCE);
 	if (!memcmp(src, zero, 6))
 		return STAGE_REASON(vlan, ZERO_SOURCE);
 	if (!memcmp(dst, reserved, 5) && dst[5] < 0x10 && !r->net->forward_bpdu)
-		return STAGE_REASON(vlan, RESERVED);
+		return resolve_drop(r, STAGE_REASON(vlan, RESERVED), r->net->row);
 	return 0;
 }
 

@@ -378,6 +378,7 @@ static void detach_one(struct worker *w, void *arg)
 	flow_table_drop_port(w->flows, p->id);
 	rcu_publish(w->port[p->id], NULL);
 	count_fold(&w->port[0]->counts, &pw->counts);
+	drop_fold(w->drops, p->id);
 	count_ports(w, NULL);
 }
 
@@ -386,9 +387,18 @@ static void free_lane(void *arg)
 	lane_free(arg);
 }
 
+static struct drops *retired_drops; // of workers that ended; NULL: none did
+
+const struct drops *thread_drops(unsigned id)
+{
+	return id == MAX_WORKERS ? retired_drops : id < MAX_WORKERS && threads[id] ? threads[id]->w.drops : NULL;
+}
+
 void thread_detach(struct port *p)
 {
 	thread_call(detach_one, p);
+	if (retired_drops)
+		drop_fold(retired_drops, p->id);
 	for (unsigned i = 0; i < MAX_WORKERS; i++) {
 		if (p->pw[i])
 			rcu_defer(free_lane, p->pw[i]);
@@ -438,6 +448,10 @@ static void stop(unsigned id)
 	rcu_synchronize();
 	thread_call_one(threads[id], drain_all, NULL);
 	count_read(&threads[id]->w.port[0]->counts, &port_get(0)->retired);
+	if (!retired_drops)
+		retired_drops = drop_create();
+	if (retired_drops)
+		drop_merge(retired_drops, threads[id]->w.drops);
 	thread_stop(threads[id]);
 	port_each(leave_port, &arg);
 }

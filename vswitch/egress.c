@@ -200,7 +200,7 @@ static void out_segments(struct outgoing *o, struct rte_mbuf *m)
 		if (s)
 			out_finish(o, s); // it came with a reference of its own to the trace
 		else
-			worker_lose(o->w, p->origin, TX_REASON(NO_MEMORY));
+			worker_lose(o->w, m, TX_REASON(NO_MEMORY), 0);
 	}
 	trace_unref(p->trace);
 	rte_pktmbuf_free(m); // its segments stand for it

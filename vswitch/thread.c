@@ -372,6 +372,7 @@ static void thread_free(struct thread *t)
 	if (t->epoll_fd >= 0)
 		close(t->epoll_fd);
 	flow_table_destroy(t->w.flows);
+	drop_destroy(t->w.drops);
 	free(t->list);
 	lane_free((struct lane *)(void *)t->w.port[0]);
 	free(t);
@@ -396,9 +397,10 @@ struct thread *thread_start(unsigned id, int core, const struct flow_table_confi
 	t->w.resolve_budget = BUDGET_ALONE;
 	t->w.pool = thread_pool(t->numa_node);
 	t->w.flows = flow_table_create(flows);
+	t->w.drops = drop_create();
 	t->w.port[0] = (struct port_worker *)(void *)lane_create(0, NULL, SOCKET_ID_ANY);
 	struct epoll_event e = {.events = EPOLLIN, .data.fd = t->wake_fd};
-	if (t->wake_fd < 0 || t->epoll_fd < 0 || !t->w.pool || !t->w.flows || !t->w.port[0] ||
+	if (t->wake_fd < 0 || t->epoll_fd < 0 || !t->w.pool || !t->w.flows || !t->w.drops || !t->w.port[0] ||
 	    epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, t->wake_fd, &e)) {
 		thread_free(t);
 		return NULL;

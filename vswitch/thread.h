@@ -61,6 +61,8 @@ unsigned thread_count(void);
 void thread_view_each(void (*fn)(const struct thread_view *, void *), void *);
 struct worker *thread_worker(unsigned id); // NULL: no such worker
 struct rte_mempool *thread_pool(int numa_node);
+// What worker `id` has dropped, `id` MAX_WORKERS: what workers that ended had. NULL: there is none.
+const struct drops *thread_drops(unsigned id);
 
 // Gives the rx queues of all open ports to the workers, by load and rxq-affinity. Moves as few as it can.
 void thread_assign(bool rebalance);

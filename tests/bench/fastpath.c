@@ -156,7 +156,8 @@ static void start_switch(void)
 		.miss_limit = 256, .resolve_budget = 64, .pool = pool, .flush = egress_flush, .now = 1000000000000};
 	worker.now_ms = (uint32_t)(worker.now / 1000000);
 	worker.flows = flow_table_create(&table);
-	if (!pool || !worker.flows)
+	worker.drops = drop_create();
+	if (!pool || !worker.flows || !worker.drops)
 		fail("no memory");
 	for (unsigned i = 0; i < 2; i++) {
 		ports[i] = (struct config_port){

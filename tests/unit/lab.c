@@ -222,6 +222,7 @@ static void remove_port_worker(uint16_t id)
 	worker_publish(&lab.w);
 	lab.w.port[id] = NULL;
 	count_read(&pw->counts, &gone);
+	drop_fold(lab.w.drops, id);
 	free(pw);
 }
 
@@ -246,7 +247,9 @@ void lab_setup_stages(struct stage *const *list, unsigned n)
 		.tracer = (struct tracer *)&marker,
 	};
 	lab.w.flows = flow_table_create(&fc);
+	lab.w.drops = drop_create();
 	assert_non_null(lab.w.flows);
+	assert_non_null(lab.w.drops);
 	add_port_worker(0);
 	assert_int_equal(stages_init(list, n), 0);
 	forward_init();
@@ -275,8 +278,24 @@ static void append_provoked(void)
 	fclose(f);
 }
 
+// By reason, of what is counted by rows too.
+static void check_drops(const struct drop_entry *entry, unsigned n, uint16_t port, const struct counts *c)
+{
+	uint64_t sum[MAX_REASONS] = {0};
+
+	for (unsigned i = 0; i < n; i++)
+		if (entry[i].port == port)
+			sum[entry[i].reason] += entry[i].packets;
+	for (unsigned r = 1; r < MAX_REASONS; r++)
+		if (sum[r] != c->drop[r])
+			fail_msg("port %u: %lu packets dropped for %s.%s, but %lu by rows", port, (unsigned long)c->drop[r], reason_get((uint16_t)r)->module,
+				 reason_get((uint16_t)r)->name, (unsigned long)sum[r]);
+}
+
 void lab_check(void)
 {
+	static struct drop_entry entry[DROP_ENTRIES];
+	unsigned n = drop_read(lab.w.drops, entry, false);
 	struct counts rest = gone;
 
 	for (unsigned i = 0; i < MAX_PORTS; i++) {
@@ -290,6 +309,7 @@ void lab_check(void)
 		if (!i)
 			continue;
 		note_provoked(&c);
+		check_drops(entry, n, (uint16_t)i, &c);
 		assert_int_equal(c.c[COUNT_QUEUED], pw->miss_n);
 		if (!lab.beyond_ok)
 			assert_int_equal(c.c[COUNT_BEYOND_PROFILE], 0);
@@ -298,6 +318,7 @@ void lab_check(void)
 	}
 	// What a port's packets did after it was gone is on the ledger of port 0.
 	note_provoked(&rest);
+	check_drops(entry, n, 0, &rest);
 	if (count_missing(&rest))
 		fail_msg("ports that are gone: %ld packets are missing", (long)count_missing(&rest));
 }
@@ -318,6 +339,7 @@ void lab_teardown(void)
 		;
 	free(lab.w.port[0]);
 	flow_table_destroy(lab.w.flows);
+	drop_destroy(lab.w.drops);
 	lab_forget_sent();
 	free(lab.sent);
 	free(lab.trace);

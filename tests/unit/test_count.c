@@ -122,11 +122,11 @@ static void origins(void **state)
 	pkt_of(m)->origin = 77;
 	worker_count(&lab.w, 77, COUNT_RX, 1);
 	worker_drop(&lab.w, m, lab_reason("tx.CLOSED"));
-	worker_count(&lab.w, a->id, COUNT_COPIES, 1);
-	worker_lose(&lab.w, a->id, lab_reason("flow.NO_MEMORY"));
 	m = lab_mbuf("0123456789abcdef", 16, 0);
 	memset(pkt_of(m), 0, sizeof(struct pkt));
 	pkt_of(m)->origin = a->id;
+	worker_count(&lab.w, a->id, COUNT_COPIES, 1);
+	worker_lose(&lab.w, m, lab_reason("flow.NO_MEMORY"), 0);
 	worker_count(&lab.w, a->id, COUNT_RX, 1);
 	worker_queued(&lab.w, m, 1);
 	worker_publish(&lab.w);

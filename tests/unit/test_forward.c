@@ -511,7 +511,7 @@ static void spy_ingress(struct worker *w, struct pkt **p, uint16_t n)
 	for (unsigned i = 0; i < n; i++) {
 		assert_int_equal(p[i]->drop, 0);
 		if (drop_next) {
-			p[i]->drop = drop_next;
+			pkt_drop(p[i], drop_next, 0);
 			drop_next = 0;
 		}
 	}
