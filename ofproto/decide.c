@@ -122,6 +122,7 @@ struct flow *forward_resolve(struct worker *w, struct rte_mbuf *m, struct lookup
 	resolve_run(&r);
 	commit(&r);
 	worker_count(w, pkt_of(m)->in_port, COUNT_RESOLVED, 1);
+	w->tally.resolved++;
 	return keep(&r, l, old);
 }
 

@@ -156,12 +156,16 @@ static void miss_push(struct worker *w, struct port_worker *pw, struct rte_mbuf 
 	struct pkt *p = pkt_of(m);
 
 	if (unlikely(pw->miss_n >= w->miss_limit)) {
+		w->tally.full++;
+		w->tally.full_port = p->in_port;
+		w->tally.full_tx = false;
 		worker_drop(w, m, FLOW_REASON(RESOLVE_QUEUE));
 		return;
 	}
 	p->hash = (uint32_t)hash; // for the guard, when it leaves; parse starts afresh then
 	++*guard_of(pw, hash);
 	pw->miss[(pw->miss_head + pw->miss_n++) & (MISS_MAX - 1)] = m;
+	w->tally.misses++;
 	worker_count(w, p->origin, COUNT_QUEUED, 1);
 }
 
@@ -170,6 +174,7 @@ static struct rte_mbuf *miss_pop(struct worker *w, struct port_worker *pw)
 	struct rte_mbuf *m = pw->miss[pw->miss_head++ & (MISS_MAX - 1)];
 
 	pw->miss_n--;
+	w->tally.misses--;
 	--*guard_of(pw, pkt_of(m)->hash);
 	worker_count(w, pkt_of(m)->origin, COUNT_QUEUED, (uint64_t)-1);
 	return m;
@@ -190,7 +195,7 @@ unsigned forward_misses(struct worker *w, uint16_t port)
 {
 	struct port_worker *pw = worker_port(w, port);
 	const struct lport *lp = lport_get(port);
-	unsigned budget = w->resolve_budget;
+	unsigned budget = w->resolve_budget, before = budget;
 
 	if (!pw || !pw->miss_n)
 		return 0;
@@ -199,9 +204,14 @@ unsigned forward_misses(struct worker *w, uint16_t port)
 		return 0;
 	}
 	w->epoch = gen_read_epoch();
+	bool measured = INSTRUMENTS && !--pw->load.turns_left;
+	uint64_t cycles = 0;
 	while (pw->miss_n && budget) {
 		struct rte_mbuf *ready[BURST];
 		unsigned n = 0;
+
+		if (unlikely(measured))
+			cycles -= rte_rdtsc();
 
 		while (n < BURST && pw->miss_n && budget) {
 			struct rte_mbuf *m = miss_pop(w, pw);
@@ -224,8 +234,15 @@ unsigned forward_misses(struct worker *w, uint16_t port)
 				flow_credit(w->flows, f->rule, 1, m->pkt_len);
 			ready[n++] = m;
 		}
+		if (unlikely(measured))
+			cycles += rte_rdtsc();
+		worker_lap(w, CYCLES_RESOLVE, n);
 		forward_run(w, ready, n);
 	}
+	if (measured)
+		pw->load.turns_left = RESOLVE_EVERY;
+	if (INSTRUMENTS)
+		load_resolved(&pw->load, before - budget, cycles);
 	return pw->miss_n;
 }
 
@@ -353,8 +370,10 @@ static inline struct port_worker *send_direct(struct worker *w, struct port_work
 	out->tx[out->tx_n++] = m;
 	out->tx_same++;
 	out->tx_bytes += m->pkt_len;
-	if (unlikely(out->tx_n == TX_BATCH))
+	if (unlikely(out->tx_n == TX_BATCH)) {
+		worker_lap(w, CYCLES_SERVE, 0);
 		w->flush(w, out);
+	}
 	return out;
 }
 
@@ -386,6 +405,7 @@ static void serve_burst(struct worker *w, struct port_worker *pw, struct burst *
 		}
 	}
 	worker_count(w, pw->id, COUNT_CACHE_HIT, hits);
+	worker_lap(w, CYCLES_SERVE, b->n);
 	if (k)
 		forward_run(w, b->m, k);
 }
@@ -415,7 +435,9 @@ void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigne
 	}
 	start_burst(&b, lp, tracer, tsc);
 	prepare_burst(w, &b, lp, tracer, m, n);
+	worker_lap(w, CYCLES_PARSE, n);
 	flow_table_lookup(w->flows, b.key, b.len, b.hash, b.n, b.flow);
+	worker_lap(w, CYCLES_LOOKUP, b.n);
 	serve_burst(w, pw, &b);
 	if (unlikely(pw->miss_n))
 		forward_misses(w, port);

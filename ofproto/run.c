@@ -77,8 +77,11 @@ static void run_stages(struct worker *w, struct pkt **p, unsigned n, uint64_t wh
 		for (unsigned i = 0; i < n; i++)
 			if ((p[i]->stages & bit) && !p[i]->drop)
 				mine[k++] = p[i];
-		if (k)
-			s->run(w, mine, k);
+		if (!k)
+			continue;
+		worker_lap(w, CYCLES_RUN, 0);
+		s->run(w, mine, k);
+		worker_lap(w, CYCLES_STAGES + (unsigned)__builtin_ctzll(bit), k);
 	}
 }
 
@@ -238,4 +241,5 @@ void forward_run(struct worker *w, struct rte_mbuf **m, unsigned n)
 		}
 	}
 	run_egress(w, out, k);
+	worker_lap(w, CYCLES_RUN, n);
 }

@@ -53,6 +53,7 @@ static void count_lost(struct worker *w, const struct rte_mbuf *m, uint16_t orig
 {
 	struct port_worker *pw = touch(w, origin);
 
+	w->tally.dropped++;
 	if (likely(pw))
 		count_drop(&pw->counts, reason);
 	if (likely(pw && w->drops))
@@ -247,6 +248,7 @@ void worker_queued(struct worker *w, struct rte_mbuf *m, int n)
 	struct pkt *p = pkt_of(m);
 
 	worker_count(w, p->origin, COUNT_QUEUED, (uint64_t)(int64_t)n);
+	w->tally.backlog += (uint32_t)n;
 	if (unlikely(p->trace) && n > 0) {
 		struct core_record r = {.kind = CORE_QUEUED, .port = p->out};
 

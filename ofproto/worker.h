@@ -4,11 +4,14 @@
 
 #include "count.h"
 #include "drop.h"
+#include "cycles.h"
 #include "flow.h"
 #include "sizes.h"
 #include "pkt.h"
 #include "rcu.h"
 #include "reason.h"
+
+#include <rte_branch_prediction.h>
 
 #define TX_BATCH 64   // packets that wait for one egress port before they are flushed
 #define MISS_MAX 1024 // bound of the queue of misses of one port; what is used is worker.miss_limit
@@ -33,6 +36,17 @@ struct port_worker {
 	struct rte_mbuf *miss[MISS_MAX];
 	struct port_counts counts;
 	void *device; // of vswitch/
+	struct port_load load; // behind `device`, which a flush reads too
+};
+
+// Running figures of a worker, for its flight recorder: what a round did is the difference.
+struct tally {
+	uint64_t resolved, dropped;
+	uint64_t full;      // dropped because a queue of the switch was full
+	uint16_t full_port; // the last one
+	bool full_tx;       // it was the queue of the egress port, not that of misses
+	uint32_t misses;    // packets in queues of misses now
+	uint32_t backlog;   // packets that wait for an egress device now
 };
 
 struct worker {
@@ -41,6 +55,7 @@ struct worker {
 	uint32_t epoch;    // gen_epoch as of the beginning of the burst
 	uint16_t id;
 	bool dry;          // explain: nothing it does changes the switch
+	bool timed;        // this round is measured, part by part: see worker_lap()
 	uint16_t miss_limit;
 	uint16_t resolve_budget; // resolves that one port gets in its turn
 	struct flow_table *flows;
@@ -59,6 +74,8 @@ struct worker {
 	struct trace *(*mark)(struct worker *, struct tracer *, struct rte_mbuf *);
 	struct tracer *tracer; // RCU, NULL: no trace is on
 	void *owner;           // of vswitch/
+	struct tally tally;
+	struct cycles cycles;
 };
 
 // All of these: the worker's thread (or, where no worker has it, the main thread).
@@ -66,6 +83,13 @@ struct worker {
 static inline struct port_worker *worker_port(struct worker *w, uint16_t id)
 {
 	return rcu_read(w->port[id & (MAX_PORTS - 1)]);
+}
+
+// What was done since the last lap was `part` (enum cycles_part), with so many packets.
+static inline void worker_lap(struct worker *w, unsigned part, unsigned packets)
+{
+	if (INSTRUMENTS && unlikely(w->timed))
+		cycles_book(&w->cycles, part, packets);
 }
 
 // Counts on the ledger of port `id`; a port that is gone is counted on port 0, the switch's own.

@@ -379,6 +379,7 @@ static void detach_one(struct worker *w, void *arg)
 	rcu_publish(w->port[p->id], NULL);
 	count_fold(&w->port[0]->counts, &pw->counts);
 	drop_fold(w->drops, p->id);
+	load_fold(&w->port[0]->load, &pw->load);
 	count_ports(w, NULL);
 }
 
@@ -419,6 +420,7 @@ static void leave_port(struct port *p, void *arg)
 	if (!p->pw[id])
 		return;
 	count_read(&p->pw[id]->counts, &p->retired);
+	load_read(&p->pw[id]->load, &p->retired_load);
 	rcu_defer(free_lane, p->pw[id]);
 	p->pw[id] = NULL;
 }
@@ -452,6 +454,7 @@ static void stop(unsigned id)
 		retired_drops = drop_create();
 	if (retired_drops)
 		drop_merge(retired_drops, threads[id]->w.drops);
+	load_read(&threads[id]->w.port[0]->load, &port_get(0)->retired_load);
 	thread_stop(threads[id]);
 	port_each(leave_port, &arg);
 }

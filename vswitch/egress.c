@@ -1,5 +1,6 @@
 // egress: see egress.h.
 #include "egress.h"
+#include "clock.h"
 #include "offload.h"
 #include "trace.h"
 #include "parse.h"
@@ -18,6 +19,7 @@ struct lane *lane_create(uint16_t port, struct port_dev *device, int socket)
 	if (l) {
 		l->pw.id = port;
 		l->pw.device = device;
+		load_init(&l->pw.load);
 	}
 	return l;
 }
@@ -53,6 +55,9 @@ static unsigned pick_queue(struct rte_mbuf *m, uint32_t queues)
 static void put_aside(struct worker *w, struct lane *l, struct rte_mbuf *m)
 {
 	if (l->n == EGRESS_QUEUE || l->segments + m->nb_segs > EGRESS_SEGMENTS) {
+		w->tally.full++;
+		w->tally.full_port = l->pw.id;
+		w->tally.full_tx = true;
 		worker_drop_tx(w, &l->pw, m, TX_REASON(QUEUE_FULL));
 		return;
 	}
@@ -62,7 +67,7 @@ static void put_aside(struct worker *w, struct lane *l, struct rte_mbuf *m)
 }
 
 // Hands n <= TX_BATCH packets to one queue of the device and counts what it took. Returns how many.
-static unsigned transmit(struct worker *w, struct port_worker *pw, unsigned queue, struct rte_mbuf **m, unsigned n)
+static unsigned hand_over(struct worker *w, struct port_worker *pw, unsigned queue, struct rte_mbuf **m, unsigned n)
 {
 	const struct port_dev *d = rcu_read(pw->device);
 	struct {
@@ -85,6 +90,49 @@ static unsigned transmit(struct worker *w, struct port_worker *pw, unsigned queu
 	unsigned taken = d->ops->tx(d->dev, (uint16_t)queue, w->id, m, (uint16_t)n);
 	for (unsigned i = 0; i < taken; i++)
 		worker_sent_as(w, pw, note[i].origin, note[i].len, note[i].trace);
+	return taken;
+}
+
+// A flush that is measured, see cycles.h.
+struct measured {
+	uint64_t start;
+	uint64_t took[TX_BATCH]; // when they were received; then how long they took, ns
+};
+
+static __rte_noinline void measure_start(struct measured *f, struct port_worker *pw, struct rte_mbuf **m, unsigned n)
+{
+	pw->load.flushes_left = FLUSH_EVERY;
+	for (unsigned i = 0; i < n; i++)
+		f->took[i] = pkt_of(m[i])->rx_tsc;
+	f->start = rte_rdtsc();
+}
+
+static __rte_noinline void measure_end(struct measured *f, struct port_worker *pw, unsigned taken)
+{
+	uint64_t now = rte_rdtsc();
+
+	for (unsigned i = 0; i < taken; i++)
+		f->took[i] = clock_cycles_to_ns(now - f->took[i]);
+	load_sent(&pw->load, now - f->start, f->took, taken);
+}
+
+static inline bool measure_due(struct port_worker *pw)
+{
+	return INSTRUMENTS && unlikely(!--pw->load.flushes_left);
+}
+
+static unsigned transmit(struct worker *w, struct port_worker *pw, unsigned queue, struct rte_mbuf **m, unsigned n)
+{
+	bool due = measure_due(pw);
+	struct measured f;
+
+	if (unlikely(due))
+		measure_start(&f, pw, m, n);
+	unsigned taken = hand_over(w, pw, queue, m, n);
+	if (unlikely(due))
+		measure_end(&f, pw, taken);
+	else if (INSTRUMENTS)
+		pw->load.sent_since += taken;
 	return taken;
 }
 
@@ -210,8 +258,16 @@ static void out_segments(struct outgoing *o, struct rte_mbuf *m)
 static void send_same(struct worker *w, struct lane *l, const struct port_dev *d, unsigned queue, unsigned n, uint32_t bytes)
 {
 	struct port_worker *pw = &l->pw;
-	unsigned taken = d->ops->tx(d->dev, (uint16_t)queue, w->id, pw->tx, (uint16_t)n);
+	bool due = measure_due(pw);
+	struct measured f;
 
+	if (unlikely(due))
+		measure_start(&f, pw, pw->tx, n);
+	unsigned taken = d->ops->tx(d->dev, (uint16_t)queue, w->id, pw->tx, (uint16_t)n);
+	if (unlikely(due))
+		measure_end(&f, pw, taken);
+	else if (INSTRUMENTS)
+		pw->load.sent_since += taken;
 	if (likely(taken == n)) {
 		worker_sent_same(w, pw, pw->tx_origin, bytes, pw->tx, n);
 		return;
@@ -283,9 +339,13 @@ unsigned egress_retry(struct worker *w, struct port_worker *pw)
 
 		if (!(stuck & 1u << q)) {
 			uint16_t origin = pkt_of(m)->origin; // afterwards it may be the device's
+			uint64_t rx_tsc = pkt_of(m)->rx_tsc;
 
-			if (transmit(w, pw, q, &m, 1)) {
+			if (hand_over(w, pw, q, &m, 1)) {
 				worker_count(w, origin, COUNT_QUEUED, (uint64_t)-1);
+				w->tally.backlog--;
+				if (INSTRUMENTS)
+					histogram_add(&pw->load.latency, clock_cycles_to_ns(now - rx_tsc), 1);
 				l->segments -= segments;
 				continue;
 			}

@@ -255,6 +255,7 @@ static void fold_retired(struct port *p)
 		own.retired.c[i] += p->retired.c[i];
 	for (unsigned i = 0; i < MAX_REASONS; i++)
 		own.retired.drop[i] += p->retired.drop[i];
+	load_read(&p->retired_load, &own.retired_load);
 }
 
 static void remove_port(struct port *p)

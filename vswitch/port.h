@@ -86,6 +86,7 @@ struct port {
 	long long retry_ms;  // when to try to open it again
 	struct port_worker *pw[MAX_WORKERS];
 	struct counts retired; // of workers that are gone
+	struct port_load retired_load;
 };
 
 // The port with this id or name, or NULL. Port 0 is always there: the switch's own account.

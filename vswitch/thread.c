@@ -14,6 +14,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 #include <rte_branch_prediction.h>
@@ -43,7 +44,11 @@ static void note_waiting(struct thread *t, struct port_worker *pw)
 
 static void flush(struct worker *w, struct port_worker *pw)
 {
+	unsigned n = pw->tx_n;
+
+	worker_lap(w, CYCLES_RUN, 0);
 	egress_flush(w, pw);
+	worker_lap(w, CYCLES_EGRESS, n);
 	note_waiting(w->owner, pw);
 }
 
@@ -67,6 +72,29 @@ static unsigned burst_size_class(unsigned n)
 	return n ? 32 - (unsigned)__builtin_clz(n) : 0; // 0, 1, 2-3, 4-7, 8-15, 16-31, 32
 }
 
+// One burst in CYCLES_EVERY, and what follows in its round, is measured part by part.
+static __rte_noinline void measure_round(struct thread *t, uint64_t since)
+{
+	t->bursts_left = CYCLES_EVERY;
+	t->w.cycles.last = since;
+	t->w.timed = true;
+}
+
+static __rte_noinline void end_measurement(struct thread *t)
+{
+	worker_lap(&t->w, CYCLES_PUBLISH, 0);
+	t->w.timed = false;
+}
+
+// Resolves what waits of a port that has no new packets.
+static __rte_noinline unsigned resolve_waiting(struct thread *t, struct port_worker *pw, uint64_t start)
+{
+	unsigned left = forward_misses(&t->w, pw->id);
+
+	__atomic_store_n(&pw->load.rx_cycles, pw->load.rx_cycles + rte_rdtsc() - start, __ATOMIC_RELAXED);
+	return left > 0;
+}
+
 // Polls every queue once. Returns how many had packets, new ones or some that wait to be resolved.
 static unsigned poll_queues(struct thread *t, const struct rxq_list *list)
 {
@@ -77,14 +105,16 @@ static unsigned poll_queues(struct thread *t, const struct rxq_list *list)
 		struct rte_mbuf *m[BURST];
 		uint64_t start = rte_rdtsc();
 		uint16_t n = q->device->ops->rx(q->device->dev, q->queue, t->w.pool, m, BURST);
+		struct port_worker *pw = worker_port(&t->w, q->port);
 
 		if (!n) {
-			struct port_worker *pw = worker_port(&t->w, q->port);
-
 			if (unlikely(pw && pw->miss_n))
-				active += forward_misses(&t->w, q->port) > 0;
+				active += resolve_waiting(t, pw, start);
 			continue;
 		}
+		if (INSTRUMENTS && unlikely(!--t->bursts_left))
+			measure_round(t, start);
+		worker_lap(&t->w, CYCLES_RX, n);
 		t->w.now = clock_ns_at(start);
 		t->w.now_ms = (uint32_t)(t->w.now / 1000000);
 		forward_burst(&t->w, q->port, m, n);
@@ -93,6 +123,8 @@ static unsigned poll_queues(struct thread *t, const struct rxq_list *list)
 		t->stats.bursts[burst_size_class(n)]++;
 		uint64_t cycles = rte_rdtsc() - start;
 		__atomic_store_n(&q->stats->cycles, q->stats->cycles + cycles, __ATOMIC_RELAXED);
+		if (INSTRUMENTS && likely(pw))
+			__atomic_store_n(&pw->load.rx_cycles, pw->load.rx_cycles + cycles, __ATOMIC_RELAXED);
 		__atomic_store_n(&q->stats->packets, q->stats->packets + n, __ATOMIC_RELAXED);
 		__atomic_store_n(&q->stats->bursts, q->stats->bursts + 1, __ATOMIC_RELAXED);
 	}
@@ -117,8 +149,10 @@ static void serve_call(struct thread *t)
 
 	if (likely(!c))
 		return;
+	uint64_t start = rte_rdtsc();
 	c->fn(&t->w, c->arg);
 	worker_publish(&t->w);
+	t->call_cycles = rte_rdtsc() - start;
 	__atomic_store_n(&t->call, NULL, __ATOMIC_RELEASE);
 	sem_post(&c->done);
 }
@@ -227,6 +261,55 @@ static void rest(struct thread *t)
 	block(t);
 }
 
+// ---- the flight recorder
+
+// How often the kernel has taken the core away lately: asked once a second, and when it is to be told.
+static __rte_noinline uint16_t count_preemptions(struct thread *t)
+{
+	struct rusage u;
+
+	if (getrusage(RUSAGE_THREAD, &u))
+		return 0;
+	long n = u.ru_nivcsw - t->preemptions;
+	t->preemptions = u.ru_nivcsw;
+	t->preemptions_ns = t->w.now;
+	return (uint16_t)(n < UINT16_MAX ? n : UINT16_MAX);
+}
+
+// What the figures were before a round.
+struct before {
+	uint64_t start, packets;
+	struct tally tally;
+};
+
+static inline void record_round(struct thread *t, const struct before *b, uint64_t now, uint64_t end)
+{
+	struct recorder *r = t->recorder;
+	struct round *to = recorder_begin(r);
+	const struct tally *tally = &t->w.tally;
+	uint64_t full = tally->full - b->tally.full;
+
+	to->start_ns = now;
+	to->busy_ns = clock_cycles_to_ns(end - b->start);
+	to->packets = (uint32_t)(t->stats.packets - b->packets);
+	to->resolved = (uint32_t)(tally->resolved - b->tally.resolved);
+	to->dropped = (uint32_t)(tally->dropped - b->tally.dropped);
+	to->misses = tally->misses;
+	to->backlog = tally->backlog;
+	if (unlikely(full)) {
+		to->full = (uint16_t)(full < UINT16_MAX ? full : UINT16_MAX);
+		to->full_port = tally->full_port;
+		to->full_tx = tally->full_tx;
+	}
+	if (unlikely(t->call_cycles)) {
+		to->call_us = (uint32_t)(clock_cycles_to_ns(t->call_cycles) / 1000) + 1;
+		t->call_cycles = 0;
+	}
+	if (unlikely(now - t->preemptions_ns > 1000000000 || (r->limit.round_ns && to->busy_ns > r->limit.round_ns)))
+		to->preempted = count_preemptions(t);
+	recorder_end(r);
+}
+
 static void *run(void *arg)
 {
 	struct thread *t = arg;
@@ -239,9 +322,10 @@ static void *run(void *arg)
 		log_line('w', "worker", "worker %u has no place among DPDK's threads: its packet buffers are not cached", t->w.id);
 	rcu_worker_start(t->w.id);
 	while (!__atomic_load_n(&t->stop, __ATOMIC_ACQUIRE)) {
-		uint64_t start = rte_rdtsc();
+		uint64_t start = rte_rdtsc(), now = clock_ns_at(start);
+		struct before before = {.start = start, .packets = t->stats.packets, .tally = t->w.tally};
 
-		t->w.now = clock_ns_at(start);
+		t->w.now = now;
 		t->w.now_ms = (uint32_t)(t->w.now / 1000000);
 		serve_call(t);
 		unsigned n = poll_queues(t, rcu_read(t->list));
@@ -254,15 +338,23 @@ static void *run(void *arg)
 		sweep(t);
 		if (__atomic_load_n(&t->probe_tsc, __ATOMIC_RELAXED))
 			note_wakeup(t);
+		if (INSTRUMENTS && unlikely(t->w.timed))
+			end_measurement(t);
 		t->stats.iterations++;
+		uint64_t end = rte_rdtsc();
+		if (INSTRUMENTS)
+			record_round(t, &before, now, end);
 		if (n) {
 			t->idle_rounds = 0;
 			t->pause_us = 0;
-			t->stats.busy_cycles += rte_rdtsc() - start;
+			t->stats.busy_cycles += end - start;
 		} else {
 			t->stats.bursts[0]++;
 			rest(t);
-			t->stats.idle_cycles += rte_rdtsc() - start;
+			uint64_t rested = rte_rdtsc();
+			t->stats.idle_cycles += rested - start;
+			if (INSTRUMENTS)
+				recorder_slept(t->recorder, clock_cycles_to_ns(rested - end));
 		}
 	}
 	rcu_worker_stop(t->w.id);
@@ -373,6 +465,7 @@ static void thread_free(struct thread *t)
 		close(t->epoll_fd);
 	flow_table_destroy(t->w.flows);
 	drop_destroy(t->w.drops);
+	recorder_free(t->recorder);
 	free(t->list);
 	lane_free((struct lane *)(void *)t->w.port[0]);
 	free(t);
@@ -398,9 +491,11 @@ struct thread *thread_start(unsigned id, int core, const struct flow_table_confi
 	t->w.pool = thread_pool(t->numa_node);
 	t->w.flows = flow_table_create(flows);
 	t->w.drops = drop_create();
+	t->recorder = recorder_new();
+	t->bursts_left = 1;
 	t->w.port[0] = (struct port_worker *)(void *)lane_create(0, NULL, SOCKET_ID_ANY);
 	struct epoll_event e = {.events = EPOLLIN, .data.fd = t->wake_fd};
-	if (t->wake_fd < 0 || t->epoll_fd < 0 || !t->w.pool || !t->w.flows || !t->w.drops || !t->w.port[0] ||
+	if (t->wake_fd < 0 || t->epoll_fd < 0 || !t->w.pool || !t->w.flows || !t->w.drops || !t->recorder || !t->w.port[0] ||
 	    epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, t->wake_fd, &e)) {
 		thread_free(t);
 		return NULL;

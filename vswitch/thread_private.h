@@ -2,6 +2,7 @@
 #ifndef VSWITCH_THREAD_PRIVATE_H
 #define VSWITCH_THREAD_PRIVATE_H
 
+#include "recorder.h"
 #include "thread.h"
 
 #include <pthread.h>
@@ -35,6 +36,12 @@ struct thread {
 	unsigned n_waiting;    // ports with packets in their egress queue
 	uint16_t waiting[MAX_PORTS];
 	bool is_waiting[MAX_PORTS];
+	// For the instruments.
+	struct recorder *recorder;
+	uint32_t bursts_left;  // until one is measured, part by part
+	uint64_t call_cycles;  // of a call served in this round
+	long preemptions;      // of the thread, as of preemptions_ns
+	uint64_t preemptions_ns;
 };
 
 extern struct thread *threads[MAX_WORKERS];

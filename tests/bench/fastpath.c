@@ -11,6 +11,7 @@
 // function measured(), the same number of packets in every run, so that instructions can be counted:
 //
 //     valgrind --tool=callgrind --collect-atstart=no --toggle-collect=measured fastpath --repeat 1 --packets 20000
+#include "clock.h"
 #include "egress.h"
 #include "forward.h"
 #include "frames.h"
@@ -147,6 +148,7 @@ static void start_switch(void)
 	static struct config_port ports[2];
 	struct config config = {.networks = &net, .n_networks = 1, .ports = ports, .n_ports = 2};
 
+	clock_init();
 	key_init();
 	if (rcu_init() || stages_init(stage_list, stage_list_n))
 		fail("the stages don't start");
