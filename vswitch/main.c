@@ -435,7 +435,8 @@ int main(int argc, char *argv[])
 		db_set_ssl(o.private_key, o.certificate, o.ca_cert);
 	}
 	struct db *db = db_open(o.db, o.host);
-	verbs_init(db);
+	verbs_init();
+	ledger_init(db);
 	tracer_init();
 	if (explain_init())
 		die("out of memory");

@@ -1,8 +1,7 @@
-// verbs: cached flows, workers, health, drops. See verbs.h.
+// verbs: cached flows, workers, counters of ports. See verbs.h.
 #include "verbs.h"
 #include "clock.h"
 #include "port.h"
-#include "reconcile.h"
 #include "row.h"
 #include "sentence.h"
 #include "stage.h"
@@ -15,17 +14,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct db *database;
-
-bool verbs_take_json(int *argc, const char *argv[])
+bool verbs_take_flag(int *argc, const char *argv[], const char *name)
 {
 	for (int i = 1; i < *argc; i++)
-		if (!strcmp(argv[i], "--json")) {
+		if (!strncmp(argv[i], "--", 2) && !strcmp(argv[i] + 2, name)) {
 			memmove(&argv[i], &argv[i + 1], (size_t)(*argc - i - 1) * sizeof *argv);
 			--*argc;
 			return true;
 		}
 	return false;
+}
+
+bool verbs_take_json(int *argc, const char *argv[])
+{
+	return verbs_take_flag(argc, argv, "json");
 }
 
 const char *verbs_take_option(int *argc, const char *argv[], const char *name, char **error)
@@ -59,7 +61,7 @@ void verbs_refuse(struct control_request *r, const char *fmt, ...)
 		free(text);
 }
 
-static void reply(struct control_request *r, struct listing *l, bool json)
+void verbs_reply(struct control_request *r, struct listing *l, bool json)
 {
 	char *text = listing_render(l, json);
 
@@ -215,7 +217,7 @@ static void cache_list(struct control_request *r, int argc, const char *argv[], 
 			list_flow(l, id, i, &v, now_ms);
 		}
 	}
-	reply(r, l, json);
+	verbs_reply(r, l, json);
 }
 
 static void cache_flush(struct control_request *r, int argc, const char *argv[], void *aux)
@@ -283,7 +285,7 @@ static void worker_list(struct control_request *r, int argc, const char *argv[],
 	for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
 		listing_column(l, columns[i][0], columns[i][1]);
 	thread_view_each(list_worker, l);
-	reply(r, l, json);
+	verbs_reply(r, l, json);
 }
 
 static void list_queue(unsigned worker, const struct rxq *q, double share, void *arg)
@@ -309,183 +311,10 @@ static void worker_queues(struct control_request *r, int argc, const char *argv[
 	for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
 		listing_column(l, columns[i][0], columns[i][1]);
 	thread_list_queues(list_queue, l);
-	reply(r, l, json);
+	verbs_reply(r, l, json);
 }
 
-// ---- the ledger
-
-struct ledger {
-	struct listing *l;
-	struct counts total;
-	int64_t missing; // sum of absolute values
-};
-
-static void ledger_row(struct ledger *g, const char *name, const struct counts *s)
-{
-	static const enum count columns[] = {COUNT_RX, COUNT_GENERATED, COUNT_COPIES, COUNT_SEGMENTS, COUNT_SENT, COUNT_QUEUED, COUNT_CONSUMED,
-					     COUNT_MERGED, COUNT_DROPPED};
-	int64_t missing = count_missing(s);
-
-	listing_row(g->l);
-	listing_str(g->l, name);
-	for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
-		listing_uint(g->l, s->c[columns[i]]);
-	listing_int(g->l, missing);
-	g->missing += missing < 0 ? -missing : missing;
-}
-
-static void ledger_port(struct port *p, void *arg)
-{
-	struct ledger *g = arg;
-	struct counts s = {0};
-
-	port_counts(p, &s);
-	ledger_row(g, p->name, &s);
-	for (unsigned i = 0; i < COUNT_N; i++)
-		g->total.c[i] += s.c[i];
-	for (unsigned i = 0; i < MAX_REASONS; i++)
-		g->total.drop[i] += s.drop[i];
-}
-
-static void ledger_fill(struct ledger *g)
-{
-	static const char *const columns[][2] = {
-		{"port", "PORT"},     {"rx_packets", "RECEIVED"}, {"generated", "GENERATED"}, {"copies", "COPIES"}, {"segments_added", "SEGMENTS"},
-		{"sent", "SENT"},     {"queued", "QUEUED"},       {"consumed", "CONSUMED"},   {"merged", "MERGED"}, {"dropped", "DROPPED"},
-		{"missing", "MISSING"},
-	};
-
-	g->l = listing_new();
-	for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
-		listing_column(g->l, columns[i][0], columns[i][1]);
-	port_each(ledger_port, g);
-	ledger_port(port_get(0), g);
-	ledger_row(g, "total", &g->total);
-}
-
-static struct listing *drops_listing(const struct counts *total)
-{
-	struct listing *l = listing_new();
-	uint16_t order[MAX_REASONS], n = 0;
-
-	listing_column(l, "reason", "REASON");
-	listing_column(l, "packets", "PACKETS");
-	listing_column(l, "text", "WHY");
-	for (uint16_t r = 1; r < reason_count(); r++)
-		if (total->drop[r]) {
-			uint16_t at = n++;
-
-			for (; at && total->drop[order[at - 1]] < total->drop[r]; at--)
-				order[at] = order[at - 1];
-			order[at] = r;
-		}
-	for (uint16_t i = 0; i < n; i++) {
-		const struct reason *reason = reason_get(order[i]);
-
-		listing_row(l);
-		listing_fmt(l, "%s.%s", reason->module, reason->name);
-		listing_uint(l, total->drop[order[i]]);
-		listing_str(l, reason->text);
-	}
-	return l;
-}
-
-struct problems {
-	struct listing *l;
-};
-
-static void add_problem(struct listing *l, const char *what, const char *text)
-{
-	listing_row(l);
-	listing_str(l, what);
-	listing_str(l, text);
-}
-
-static void port_problem(struct port *p, void *arg)
-{
-	struct port_state s;
-	char name[80];
-	const char *error = reconcile_port_error(&p->row);
-
-	memset(&s, 0, sizeof s);
-	if (p->device)
-		p->device->ops->state(p->device->dev, &s);
-	snprintf(name, sizeof name, "port %s", p->name);
-	if (error || p->error)
-		add_problem(arg, name, error ? error : p->error);
-	else if (s.problem[0])
-		add_problem(arg, name, s.problem);
-}
-
-static void health(struct control_request *r, int argc, const char *argv[], void *aux)
-{
-	bool json = verbs_take_json(&argc, argv);
-	struct ledger g = {0};
-
-	ledger_fill(&g);
-	struct listing *drops = drops_listing(&g.total), *problems = listing_new();
-	listing_column(problems, "what", "WHAT");
-	listing_column(problems, "problem", "PROBLEM");
-	if (db_problem(database))
-		add_problem(problems, "database", db_problem(database));
-	if (reconcile_problem())
-		add_problem(problems, "configuration", reconcile_problem());
-	port_each(port_problem, problems);
-	if (g.total.c[COUNT_BEYOND_PROFILE])
-		add_problem(problems, "flow cache", "decisions read fields outside their profile: a defect, please report it");
-	char *ledger = listing_render(g.l, json), *lost = listing_render(drops, json), *wrong = listing_render(problems, json);
-	struct buf b = {0};
-	if (g.missing)
-		buf_add(&b, "the ledger doesn't balance: %lld packets are not accounted for\n", (long long)g.missing);
-	if (json)
-		buf_add(&b, "{\"conserved\": %s, \"ledger\": %s, \"drops\": %s, \"problems\": %s}\n", g.missing ? "false" : "true", ledger, lost, wrong);
-	else
-		buf_add(&b, "Ledger: received + generated + copies + segments = sent + queued + consumed + merged + dropped: %s\n\n%s\nDropped:\n%s\n%s%s",
-			g.missing ? "PACKETS ARE MISSING" : "holds", ledger, listing_rows(drops) ? lost : "  nothing\n", 
-			listing_rows(problems) ? "Problems:\n" : "No problems.\n", listing_rows(problems) ? wrong : "");
-	if (g.missing)
-		control_reply_error(r, b.text ? b.text : "out of memory");
-	else
-		control_reply(r, b.text ? b.text : "");
-	free(b.text);
-	free(ledger);
-	free(lost);
-	free(wrong);
-	listing_free(g.l);
-	listing_free(drops);
-	listing_free(problems);
-}
-
-static void drops_of(struct port *p, void *arg)
-{
-	struct listing *l = arg;
-	struct counts s = {0};
-
-	port_counts(p, &s);
-	for (uint16_t i = 1; i < reason_count(); i++) {
-		if (!s.drop[i])
-			continue;
-		listing_row(l);
-		listing_str(l, p->name);
-		listing_fmt(l, "%s.%s", reason_get(i)->module, reason_get(i)->name);
-		listing_uint(l, s.drop[i]);
-		listing_str(l, reason_get(i)->text);
-	}
-}
-
-static void drops(struct control_request *r, int argc, const char *argv[], void *aux)
-{
-	bool json = verbs_take_json(&argc, argv);
-	struct listing *l = listing_new();
-
-	listing_column(l, "port", "PORT");
-	listing_column(l, "reason", "REASON");
-	listing_column(l, "packets", "PACKETS");
-	listing_column(l, "text", "WHY");
-	port_each(drops_of, l);
-	drops_of(port_get(0), l);
-	reply(r, l, json);
-}
+// ---- ports
 
 static void port_stats_one(struct port *p, void *arg)
 {
@@ -516,7 +345,7 @@ static void port_stats(struct control_request *r, int argc, const char *argv[], 
 		port_stats_one(port_find(argv[1]), l);
 	else
 		port_each(port_stats_one, l);
-	reply(r, l, json);
+	verbs_reply(r, l, json);
 }
 
 static void version(struct control_request *r, int argc, const char *argv[], void *aux)
@@ -540,7 +369,7 @@ static void run_stage_verb(struct control_request *r, int argc, const char *argv
 	free(error);
 }
 
-void verbs_init(struct db *db)
+void verbs_init(void)
 {
 	static const struct {
 		const char *name, *usage;
@@ -551,13 +380,10 @@ void verbs_init(struct db *db)
 		{"cache/flush", "[--json]", 1, cache_flush},
 		{"worker/list", "[--json]", 1, worker_list},
 		{"worker/queues", "[--json]", 1, worker_queues},
-		{"health", "[--json]", 1, health},
-		{"drops", "[--json]", 1, drops},
 		{"port/stats", "[--json] [PORT]", 2, port_stats},
 		{"version", "[--json]", 1, version},
 	};
 
-	database = db;
 	for (size_t i = 0; i < sizeof core / sizeof core[0]; i++)
 		if (strcmp(core[i].name, "version")) // the library answers that one
 			control_register(core[i].name, core[i].usage, 0, core[i].max, core[i].run, NULL);

@@ -5,11 +5,14 @@
 #include "buf.h"
 #include "control.h"
 #include "db.h"
+#include "listing.h"
 
 #include <stdbool.h>
 
-// Registers the verbs of the core and of every stage. Main thread, once. `db`: for health; it may become unreachable, not go.
-void verbs_init(struct db *);
+// Registers the verbs of the core and of every stage. Main thread, once.
+void verbs_init(void);
+// Of ledger.c. `db`: for health; it may become unreachable, not go.
+void ledger_init(struct db *);
 // Of explain.c and tracer.c.
 int explain_init(void);
 void tracer_init(void);
@@ -17,10 +20,13 @@ void tracer_init(void);
 void tracer_run(long long now_ms);
 void tracer_stop_all(void);
 
-// Takes --json out of the arguments. Returns whether it was there.
-bool verbs_take_json(int *argc, const char *argv[]);
+// Takes --NAME out of the arguments. Returns whether it was there.
+bool verbs_take_flag(int *argc, const char *argv[], const char *name);
+bool verbs_take_json(int *argc, const char *argv[]); // --json
 // Value of --NAME VALUE, taken out of the arguments; NULL: not there, or nothing behind it (then *error is set).
 const char *verbs_take_option(int *argc, const char *argv[], const char *name, char **error);
+// Answers with the listing, and frees it.
+void verbs_reply(struct control_request *, struct listing *, bool json);
 // Answers with a sentence made by printf rules.
 void verbs_refuse(struct control_request *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
