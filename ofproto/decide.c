@@ -40,9 +40,13 @@ void resolve_run(struct resolve *r)
 		r->stage = (uint8_t)i;
 		if (!s->run)
 			f->stages &= ~(1ULL << i);
+		uint16_t said = r->trace ? r->trace->used : 0;
 		uint16_t reason = s->resolve ? s->resolve(r) : 0;
-		if (unlikely(r->trace))
+		if (unlikely(r->trace)) {
+			if (r->trace->used != said)
+				trace_stamp(r->trace);
 			trace_because(r);
+		}
 		if (reason) {
 			f->out_kind = OUT_DROP;
 			f->out = reason;

@@ -275,7 +275,7 @@ struct burst {
 	uint8_t len[BURST];
 	unsigned n;
 	// What common packets of the port have in common.
-	const struct profile *pr; // of untagged IPv4; NULL: a trace is on, and there are no common packets
+	const struct profile *pr; // of untagged IPv4
 	uint64_t word0;           // first word of their keys
 	struct pkt blank;         // their struct pkt before it is parsed
 };
@@ -308,8 +308,20 @@ static inline void prepare_common(struct burst *b, const uint8_t *d, unsigned cl
 	b->hash[b->n] = key_hash(&b->key[b->n], b->pr->len);
 }
 
-// Fills b with the packets that are well-formed, and their keys.
-static void prepare_burst(struct worker *w, struct burst *b, const struct lport *lp, struct tracer *tracer, struct rte_mbuf **m, unsigned n)
+// A packet that is traced, whatever it is, takes the long way.
+static __rte_noinline void prepare_traced(struct worker *w, struct burst *b, const struct lport *lp, struct rte_mbuf *m, struct trace *t)
+{
+	struct flow_key whole;
+
+	*pkt_of(m) = b->blank;
+	pkt_of(m)->trace = t;
+	b->m[b->n] = m;
+	if (prepare(w, lp, &b->m[b->n], &whole, &b->key[b->n], &b->len[b->n], &b->hash[b->n]))
+		b->n++;
+}
+
+// Fills b with the packets that are well-formed, and their keys. None is traced.
+static __rte_noinline void prepare_burst(struct worker *w, struct burst *b, const struct lport *lp, struct rte_mbuf **m, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		struct pkt *p = pkt_of(m[i]);
@@ -319,7 +331,7 @@ static void prepare_burst(struct worker *w, struct burst *b, const struct lport 
 
 		*p = b->blank;
 		b->m[b->n] = m[i];
-		if (likely(b->pr && (class = parse_common(d, m[i]->data_len, m[i]->pkt_len, p)) >= 0)) {
+		if (likely((class = parse_common(d, m[i]->data_len, m[i]->pkt_len, p)) >= 0)) {
 			if (unlikely(parse_wants_offload(m[i]))) {
 				parse_offload(m[i], p);
 				if (unlikely(p->drop)) {
@@ -331,21 +343,35 @@ static void prepare_burst(struct worker *w, struct burst *b, const struct lport 
 			b->n++;
 			continue;
 		}
-		if (unlikely(tracer))
-			p->trace = w->mark(w, tracer, m[i]);
 		if (likely(prepare(w, lp, &b->m[b->n], &whole, &b->key[b->n], &b->len[b->n], &b->hash[b->n])))
 			b->n++;
 	}
 }
 
-static void start_burst(struct burst *b, const struct lport *lp, bool traced, uint64_t tsc)
+// The same where the packets with a bit in `traced` have a trace in t[].
+static __rte_noinline void prepare_mixed(struct worker *w, struct burst *b, const struct lport *lp, struct rte_mbuf **m, unsigned n, uint32_t traced,
+					 struct trace **t)
+{
+	unsigned from = 0;
+
+	for (; traced; traced &= traced - 1) {
+		unsigned to = (unsigned)__builtin_ctz(traced);
+
+		prepare_burst(w, b, lp, m + from, to - from);
+		prepare_traced(w, b, lp, m[to], t[to]);
+		from = to + 1;
+	}
+	prepare_burst(w, b, lp, m + from, n - from);
+}
+
+static void start_burst(struct burst *b, const struct lport *lp, uint64_t tsc)
 {
 	b->n = 0;
 	memset(&b->blank, 0, sizeof b->blank);
 	b->blank.in_port = b->blank.origin = lp->id;
 	b->blank.rx_tsc = tsc;
 	b->blank.network = lp->untagged.network;
-	b->pr = traced ? NULL : profile_get(lp->untagged.profile);
+	b->pr = profile_get(lp->untagged.profile);
 	b->word0 = lp->id | (uint64_t)lp->untagged.profile << 16 | (uint64_t)RTE_STATIC_BSWAP16(0x0800) << 48;
 }
 
@@ -396,12 +422,15 @@ static void serve_burst(struct worker *w, struct port_worker *pw, struct burst *
 		if (unlikely(p->trace))
 			trace_burst_hit(w, m, f);
 		apply(w, m, f);
-		// Not while a trace is on: the packets that are traced take the other way, and would be overtaken by the rest of their flow.
-		if (likely((f->flags & FLOW_DIRECT) && p->seg_len <= f->mtu && b->pr)) {
-			out = send_direct(w, out, m, f);
-		} else {
+		if (unlikely(!(f->flags & FLOW_DIRECT) || p->seg_len > f->mtu)) {
 			m->hash.usr = f->actions;
 			b->m[k++] = m;
+		} else if (likely(!p->trace)) {
+			out = send_direct(w, out, m, f);
+		} else {
+			// It goes through all the stages, and does so at once, or the rest of its flow would overtake it.
+			m->hash.usr = f->actions;
+			forward_run(w, &m, 1);
 		}
 	}
 	worker_count(w, pw->id, COUNT_CACHE_HIT, hits);
@@ -410,12 +439,24 @@ static void serve_burst(struct worker *w, struct port_worker *pw, struct burst *
 		forward_run(w, b->m, k);
 }
 
+static __rte_noinline uint32_t mark(struct worker *w, struct tracer *tracer, uint16_t port, struct rte_mbuf **m, unsigned n, uint64_t tsc,
+				    struct trace **t)
+{
+	uint32_t traced = w->mark(w, tracer, port, m, n, t);
+
+	for (uint32_t left = traced; left; left &= left - 1)
+		t[__builtin_ctz(left)]->start = tsc;
+	return traced;
+}
+
 void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigned n)
 {
 	struct port_worker *pw = worker_port(w, port);
 	const struct lport *lp = lport_get(port);
 	struct tracer *tracer = INSTRUMENTS ? rcu_read(w->tracer) : NULL;
 	uint64_t tsc = rte_rdtsc(), bytes = 0;
+	struct trace *trace[BURST];
+	uint32_t traced = unlikely(tracer) ? mark(w, tracer, port, m, n, tsc, trace) : 0;
 	struct burst b;
 
 	w->epoch = gen_read_epoch();
@@ -427,21 +468,24 @@ void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigne
 		for (unsigned i = 0; i < n; i++) {
 			memset(pkt_of(m[i]), 0, sizeof(struct pkt));
 			pkt_of(m[i])->in_port = pkt_of(m[i])->origin = port;
-			if (unlikely(tracer))
-				pkt_of(m[i])->trace = w->mark(w, tracer, m[i]);
+			if (traced >> i & 1)
+				pkt_of(m[i])->trace = trace[i];
 			worker_drop(w, m[i], FLOW_REASON(PORT_GONE));
 		}
 		return;
 	}
-	start_burst(&b, lp, tracer, tsc);
-	prepare_burst(w, &b, lp, tracer, m, n);
+	start_burst(&b, lp, tsc);
+	if (likely(!traced))
+		prepare_burst(w, &b, lp, m, n);
+	else
+		prepare_mixed(w, &b, lp, m, n, traced, trace);
 	worker_lap(w, CYCLES_PARSE, n);
 	flow_table_lookup(w->flows, b.key, b.len, b.hash, b.n, b.flow);
 	worker_lap(w, CYCLES_LOOKUP, b.n);
 	serve_burst(w, pw, &b);
 	if (unlikely(pw->miss_n))
 		forward_misses(w, port);
-	if (unlikely(tracer))
+	if (unlikely(traced))
 		trace_waiting(pw, tsc);
 }
 

@@ -6,28 +6,48 @@
 #include "row.h"
 #include "stage.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <rte_cycles.h>
 
 struct head {
 	uint8_t stage;
-	uint8_t pad;
+	uint8_t ticks_high; // since the start: some minutes, as packets wait in queues
 	uint16_t size;
-	uint32_t ticks; // since the start
+	uint32_t ticks;
 };
+
+static void stamp(const struct trace *t, struct head *h)
+{
+	uint64_t ticks = rte_rdtsc() - t->start;
+
+	h->ticks = (uint32_t)ticks;
+	h->ticks_high = (uint8_t)(ticks >> 32);
+}
 
 void trace_put(struct trace *t, uint8_t stage, const void *record, uint16_t size)
 {
-	struct head h = {.stage = stage, .size = size, .ticks = (uint32_t)(rte_rdtsc() - t->start)};
+	struct head h = {.stage = stage, .size = size};
 	uint16_t room = (uint16_t)((sizeof h + size + 7) & ~7u);
 
 	if (t->used + room > TRACE_ROOM) {
 		t->lost++;
 		return;
 	}
+	stamp(t, &h);
 	memcpy(t->data + t->used, &h, sizeof h);
 	memcpy(t->data + t->used + sizeof h, record, size);
+	t->last = t->used;
 	t->used += room;
+}
+
+void trace_stamp(struct trace *t)
+{
+	struct head h;
+
+	memcpy(&h, t->data + t->last, sizeof h);
+	stamp(t, &h);
+	memcpy(t->data + t->last, &h, sizeof h);
 }
 
 void trace_unref(struct trace *t)
@@ -161,10 +181,12 @@ static const char *core_name(const struct core_record *r)
 	return r->kind < sizeof names / sizeof names[0] ? names[r->kind] : "?";
 }
 
-typedef void visit(void *arg, const char *name, const char *text, uint64_t ns);
+typedef void visit(void *arg, const char *name, const char *text, uint64_t ns, uint64_t took);
 
 static void walk(const struct trace *t, uint64_t hz, visit *fn, void *arg)
 {
+	uint64_t before = 0;
+
 	for (uint16_t at = 0; at + sizeof(struct head) <= t->used;) {
 		struct head h;
 		struct buf b = {0};
@@ -185,7 +207,9 @@ static void walk(const struct trace *t, uint64_t hz, visit *fn, void *arg)
 			if (s->format)
 				s->format(&b, aligned, h.size);
 		}
-		fn(arg, name, b.text ? b.text : "", hz ? (uint64_t)((double)h.ticks * 1e9 / (double)hz) : 0);
+		uint64_t ns = hz ? (uint64_t)((double)(h.ticks | (uint64_t)h.ticks_high << 32) * 1e9 / (double)hz) : 0;
+		fn(arg, name, b.text ? b.text : "", ns, ns - before);
+		before = ns;
 		free(b.text);
 		at = (uint16_t)(at + ((sizeof h + h.size + 7) & ~7u));
 	}
@@ -196,12 +220,14 @@ struct text_arg {
 	bool times;
 };
 
-static void visit_text(void *arg, const char *name, const char *text, uint64_t ns)
+static void visit_text(void *arg, const char *name, const char *text, uint64_t ns, uint64_t took)
 {
 	struct text_arg *a = arg;
+	char more[24];
 
+	snprintf(more, sizeof more, "+%lu", (unsigned long)took);
 	if (a->times)
-		buf_add(a->b, "  %8lu ns  %-10s %s\n", (unsigned long)ns, name, text);
+		buf_add(a->b, "  %8lu ns %8s ns  %-10s %s\n", (unsigned long)ns, more, name, text);
 	else
 		buf_add(a->b, "  %-10s %s\n", name, text);
 }
@@ -215,9 +241,9 @@ void trace_format(const struct trace *t, struct buf *b, bool times, uint64_t tsc
 		buf_add(b, "  (%u more records did not fit)\n", t->lost);
 }
 
-static void visit_json(void *arg, const char *name, const char *text, uint64_t ns)
+static void visit_json(void *arg, const char *name, const char *text, uint64_t ns, uint64_t took)
 {
-	json_array_append_new(arg, json_pack("{s:s, s:s, s:I}", "stage", name, "text", text, "ns", (json_int_t)ns));
+	json_array_append_new(arg, json_pack("{s:s, s:s, s:I, s:I}", "stage", name, "text", text, "ns", (json_int_t)ns, "took_ns", (json_int_t)took));
 }
 
 json_t *trace_json(const struct trace *t, uint64_t tsc_hz)

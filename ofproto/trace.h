@@ -19,7 +19,8 @@ struct trace {
 	uint16_t used;
 	uint16_t lost;   // records that did not fit
 	uint16_t in_port;
-	uint64_t start;  // time stamp counter
+	uint16_t last;   // where the last record is
+	uint64_t start;  // time stamp counter, when the packet's burst was taken
 	uint64_t wall;   // nanoseconds of the worker's clock
 	uint8_t data[TRACE_ROOM];
 };
@@ -67,6 +68,8 @@ struct core_record {
 
 // Adds a record; `stage`: a stage's index or TRACE_CORE.
 void trace_put(struct trace *, uint8_t stage, const void *record, uint16_t size);
+// What the last record tells of ends now and not when it was put.
+void trace_stamp(struct trace *);
 static inline void trace_ref(struct trace *t)
 {
 	if (t)
@@ -75,9 +78,10 @@ static inline void trace_ref(struct trace *t)
 // One packet of the trace is finished.
 void trace_unref(struct trace *);
 
-// Main thread: one line per record, "stage: text"; times: with nanoseconds since the first.
+// Main thread: one line per record, "stage: text"; times: with nanoseconds since the packet's burst was taken, and since the line before. As every
+// stage leaves a record when it is done, the second is the time that the packet spent in it; behind a record of a queue, in the queue.
 void trace_format(const struct trace *, struct buf *, bool times, uint64_t tsc_hz);
-// The same as an array of {"stage":, "text":, "ns":}.
+// The same as an array of {"stage":, "text":, "ns":, "took_ns":}.
 json_t *trace_json(const struct trace *, uint64_t tsc_hz);
 
 #endif

@@ -70,8 +70,8 @@ struct worker {
 	void (*flush)(struct worker *, struct port_worker *);
 	// Of a dry worker: the reason for which port `id` would not take a packet now, or 0.
 	uint16_t (*probe)(struct worker *, uint16_t id);
-	// While `tracer` is set: the trace of a packet that was just received, or NULL.
-	struct trace *(*mark)(struct worker *, struct tracer *, struct rte_mbuf *);
+	// While `tracer` is set: which of n <= BURST packets that port `port` received are to be traced, a bit each; the traces of those go to t[].
+	uint32_t (*mark)(struct worker *, struct tracer *, uint16_t port, struct rte_mbuf **, unsigned n, struct trace **t);
 	struct tracer *tracer; // RCU, NULL: no trace is on
 	void *owner;           // of vswitch/
 	struct tally tally;

@@ -5,17 +5,42 @@
 
 STAGE_REASONS(isolation, ISOLATION_REASONS);
 
+struct record {
+	uint16_t in, out;
+	bool in_isolated, out_isolated;
+};
+
 static uint16_t isolation_resolve(struct resolve *r)
 {
-	if (r->flow->out_kind != OUT_PORT || !r->in->isolated)
+	const struct lport *out = NULL;
+
+	if (r->flow->out_kind != OUT_PORT)
 		return 0;
-	resolve_depend(r, GEN_PORT, r->flow->out);
-	const struct lport *out = lport_get(r->flow->out);
-	if (!out || !out->isolated)
+	if (r->in->isolated) {
+		resolve_depend(r, GEN_PORT, r->flow->out);
+		out = lport_get(r->flow->out);
+	}
+	struct record rec = {.in = r->in->id, .out = r->flow->out, .in_isolated = r->in->isolated, .out_isolated = out && out->isolated};
+	resolve_record(r, &rec, sizeof rec);
+	if (!rec.out_isolated)
 		return 0;
 	resolve_because(r, r->in->row);
 	resolve_because(r, out->row);
 	return resolve_drop(r, STAGE_REASON(isolation, ISOLATED), out->row);
 }
 
-STAGE(isolation, .resolve = isolation_resolve);
+static void isolation_format(struct buf *b, const void *record, uint16_t size)
+{
+	const struct record *r = record;
+	const struct lport *in = lport_get(r->in), *out = lport_get(r->out);
+	const char *from = in ? in->name : "?", *to = out ? out->name : "?";
+
+	if (r->out_isolated)
+		buf_add(b, "both %s and %s are isolated", from, to);
+	else if (r->in_isolated)
+		buf_add(b, "%s is isolated, %s is not", from, to);
+	else
+		buf_add(b, "%s is not isolated", from);
+}
+
+STAGE(isolation, .resolve = isolation_resolve, .format = isolation_format);

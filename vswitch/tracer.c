@@ -4,6 +4,7 @@
 #include "verbs.h"
 #include "clock.h"
 #include "port.h"
+#include "sampler.h"
 #include "sentence.h"
 #include "stage.h"
 #include "thread.h"
@@ -11,6 +12,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pcap/pcap.h>
+#include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +22,13 @@
 #define TRACES 256
 #define READ_AT_ONCE 64
 #define ABANDONED_MS 10000 // a reader that did not come for this long is gone
+#define SAMPLE_MAX 1000000000u
+
+// What a worker has of its own of it.
+struct seat {
+	struct sampler sampler;
+	uint64_t lost; // packets that were wanted when no trace was free
+} __rte_cache_aligned;
 
 struct tracer {
 	unsigned id;
@@ -28,14 +37,16 @@ struct tracer {
 	struct bpf_program filter;
 	bool json;
 	uint64_t limit;         // packets to trace at most
-	uint64_t taken;         // shared by the workers
-	uint64_t lost;
+	uint64_t given;         // how often a trace was given to the workers: never more than `limit` times
+	bool all_given;         // what finds no trace now is beyond the limit, and not lost
 	uint64_t shown;
-	uint32_t sample;        // one of so many packets
+	uint64_t lost_told;     // of the sum of what was lost
 	long long read_ms;
 	struct rte_ring *spare; // traces that can be used
 	struct rte_ring *done;  // those that are finished
+	unsigned kept;          // those that are not given any more
 	struct tracer *next;    // of those that are ending
+	struct seat seat[MAX_WORKERS];
 	struct trace trace[TRACES];
 };
 
@@ -52,32 +63,42 @@ static void finished(struct trace *t, void *arg)
 	rte_ring_enqueue(tr->done, t); // there is room for all
 }
 
-static struct trace *mark(struct worker *w, struct tracer *tr, struct rte_mbuf *m)
+static struct trace *begin(struct worker *w, struct tracer *tr, uint16_t port)
 {
-	void *t;
+	uint64_t *lost = &tr->seat[w->id].lost;
+	void *spare;
 
-	if (tr->port && tr->port != pkt_of(m)->in_port)
-		return NULL;
-	if (tr->has_filter && !bpf_filter(tr->filter.bf_insns, rte_pktmbuf_mtod(m, u_char *), m->pkt_len, m->data_len))
-		return NULL;
-	uint64_t n = __atomic_fetch_add(&tr->taken, 1, __ATOMIC_RELAXED);
-	if (tr->sample > 1 && n % tr->sample)
-		return NULL;
-	if (n / tr->sample >= tr->limit)
-		return NULL;
-	if (rte_ring_dequeue(tr->spare, &t)) {
-		__atomic_fetch_add(&tr->lost, 1, __ATOMIC_RELAXED);
+	if (rte_ring_dequeue(tr->spare, &spare)) {
+		if (!__atomic_load_n(&tr->all_given, __ATOMIC_RELAXED))
+			__atomic_store_n(lost, *lost + 1, __ATOMIC_RELAXED);
 		return NULL;
 	}
-	struct trace *trace = t;
-	trace->done = finished;
-	trace->arg = tr;
-	trace->refs = 1;
-	trace->used = trace->lost = 0;
-	trace->in_port = pkt_of(m)->in_port;
-	trace->start = rte_rdtsc();
-	trace->wall = w->now;
-	return trace;
+	struct trace *t = spare;
+	t->done = finished;
+	t->arg = tr;
+	t->refs = 1;
+	t->used = t->lost = 0;
+	t->in_port = port;
+	t->wall = w->now;
+	return t;
+}
+
+// Of the packets that the sampler picks, those that match are traced.
+static uint32_t mark(struct worker *w, struct tracer *tr, uint16_t port, struct rte_mbuf **m, unsigned n, struct trace **t)
+{
+	uint32_t traced = 0;
+
+	if (tr->port && tr->port != port)
+		return 0;
+	for (uint32_t left = sampler_pick(&tr->seat[w->id].sampler, n); left; left &= left - 1) {
+		unsigned i = (unsigned)__builtin_ctz(left);
+
+		if (tr->has_filter && !bpf_filter(tr->filter.bf_insns, rte_pktmbuf_mtod(m[i], u_char *), m[i]->pkt_len, m[i]->data_len))
+			continue;
+		t[i] = begin(w, tr, port);
+		traced |= t[i] ? 1u << i : 0;
+	}
+	return traced;
 }
 
 static void set_tracer(struct worker *w, void *arg)
@@ -122,11 +143,17 @@ void tracer_run(long long now_ms)
 {
 	if (active && now_ms - active->read_ms > ABANDONED_MS)
 		stop();
+	for (unsigned i = 0; active && i < MAX_WORKERS; i++) { // workers that came later
+		const struct worker *w = thread_worker(i);
+
+		if (w && w->tracer != active)
+			thread_call(set_tracer, active);
+	}
 	// Packets may carry a trace for as long as they wait in a queue.
 	for (struct tracer **at = &ending; *at;) {
 		struct tracer *t = *at;
 
-		if (rte_ring_count(t->spare) + rte_ring_count(t->done) < TRACES) {
+		if (rte_ring_count(t->spare) + rte_ring_count(t->done) + t->kept < TRACES) {
 			at = &t->next;
 			continue;
 		}
@@ -153,24 +180,35 @@ static bool compile(struct tracer *t, const char *expression, char **error)
 	return ok;
 }
 
+// To the workers, unless they have had as many as were asked for.
+static void give(struct tracer *t, struct trace *trace)
+{
+	if (t->given == t->limit) {
+		t->kept++;
+		return;
+	}
+	if (++t->given == t->limit)
+		__atomic_store_n(&t->all_given, true, __ATOMIC_RELAXED);
+	rte_ring_enqueue(t->spare, trace);
+}
+
 static struct tracer *tracer_new(const char *port, const char *filter, const char *count, const char *sample, char **error)
 {
-	struct tracer *t = calloc(1, sizeof *t);
+	struct tracer *t = aligned_alloc(alignof(struct tracer), sizeof *t);
 	const struct port *p = port ? port_find(port) : NULL;
+	unsigned long every = 1;
 	char *end = NULL;
 
 	if (!t)
 		return NULL;
+	memset(t, 0, sizeof *t);
 	t->limit = count ? strtoull(count, &end, 10) : UINT64_MAX;
 	if (count && (*end || !t->limit))
 		sentence_set(error, "--count wants a number of packets, not \"%s\"", count);
-	t->sample = 1;
 	if (sample) {
-		unsigned long n = strtoul(strncmp(sample, "1/", 2) ? sample : sample + 2, &end, 10);
-
-		if (*end || !n || n > UINT32_MAX)
-			sentence_set(error, "--sample wants 1/N, not \"%s\"", sample);
-		t->sample = (uint32_t)n;
+		every = strtoul(strncmp(sample, "1/", 2) ? sample : sample + 2, &end, 10);
+		if (*end || !every || every > SAMPLE_MAX)
+			sentence_set(error, "--sample wants 1/N, with N from 1 to %u, not \"%s\"", SAMPLE_MAX, sample);
 	}
 	if (port && !p)
 		sentence_set(error, "there is no port %s", port);
@@ -183,8 +221,10 @@ static struct tracer *tracer_new(const char *port, const char *filter, const cha
 		tracer_free(t);
 		return NULL;
 	}
+	for (unsigned i = 0; i < MAX_WORKERS; i++)
+		sampler_start(&t->seat[i].sampler, (uint32_t)every, rte_rdtsc() + i);
 	for (unsigned i = 0; i < TRACES; i++)
-		rte_ring_enqueue(t->spare, &t->trace[i]);
+		give(t, &t->trace[i]);
 	return t;
 }
 
@@ -262,15 +302,17 @@ static void trace_read(struct control_request *r, int argc, const char *argv[], 
 	t->read_ms = loop_msec();
 	for (unsigned i = 0; i < READ_AT_ONCE && !rte_ring_dequeue(t->done, &trace); i++) {
 		show(t, trace, &b);
-		rte_ring_enqueue(t->spare, trace);
+		give(t, trace);
 	}
-	uint64_t lost = __atomic_exchange_n(&t->lost, 0, __ATOMIC_RELAXED);
+	uint64_t lost = 0;
+	for (unsigned i = 0; i < MAX_WORKERS; i++)
+		lost += __atomic_load_n(&t->seat[i].lost, __ATOMIC_RELAXED);
+	lost -= t->lost_told;
+	t->lost_told += lost;
 	if (lost)
 		buf_add(&b, t->json ? "{\"lost\": %llu}\n" : "(%llu packets more matched, but came faster than they could be traced)\n",
 			(unsigned long long)lost);
-	bool all = t->limit != UINT64_MAX && __atomic_load_n(&t->taken, __ATOMIC_RELAXED) / t->sample >= t->limit &&
-		   rte_ring_count(t->spare) == TRACES;
-	if (!b.len && all) {
+	if (!b.len && t->shown == t->limit) {
 		stop();
 		buf_add(&b, "end\n");
 	}

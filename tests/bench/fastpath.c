@@ -1,11 +1,13 @@
 // fastpath: what the packet path of a worker costs, without any device: forward_burst() over prebuilt packets, and an egress
 // that takes all.
 //
-//     fastpath [--flows N] [--macs N] [--bytes N] [--random pairs|source] [--packets N] [--repeat N] [--limit FLOWS] [--json]
+//     fastpath [--flows N] [--macs N] [--bytes N] [--random pairs|source] [--packets N] [--repeat N] [--limit FLOWS] [--trace N] [--json]
 //
 // Two ports of one network, bursts of 32 from one and the other. Each packet gets a buffer of the pool and its bytes, as the
 // vhost library does it; that is not measured. What is: forward_burst(), the egress queue, the counters, and the buffer's way
 // back to the pool.
+//
+// --trace: one packet in N is traced, as weirctl trace --sample 1/N does it.
 //
 // Prints cycles of the time stamp counter per packet, of the fastest and of the median repeat. The measured part is the
 // function measured(), the same number of packets in every run, so that instructions can be counted:
@@ -15,6 +17,7 @@
 #include "egress.h"
 #include "forward.h"
 #include "frames.h"
+#include "sampler.h"
 #include "stage.h"
 #include "worker.h"
 
@@ -36,6 +39,7 @@ static uint64_t packets = 2000000;
 static unsigned repeat = 9;
 static struct flow_table_config table = {.limit = 1 << 20, .idle_ms = 10000};
 static bool json;
+static uint32_t trace_every; // 0: no trace is on
 
 static struct worker worker;
 static struct rte_mempool *pool;
@@ -71,6 +75,41 @@ static uint16_t take(void *dev, uint16_t q, unsigned from, struct rte_mbuf **m, 
 static const struct port_ops null_ops = {
 	.type = "null", .rx_queues = one_queue, .tx_queues = one_queue, .caps = no_caps, .tx = take};
 static struct port_dev null_device = {.ops = &null_ops};
+
+// ---- a tracer
+
+static struct sampler sampler;
+static struct trace traces[BURST];
+static uint64_t traced;
+
+static void trace_done(struct trace *t, void *arg)
+{
+	traced++;
+}
+
+static uint32_t mark(struct worker *w, struct tracer *tracer, uint16_t port, struct rte_mbuf **m, unsigned n, struct trace **t)
+{
+	uint32_t picked = sampler_pick(&sampler, n);
+
+	for (uint32_t left = picked; left; left &= left - 1) {
+		unsigned i = (unsigned)__builtin_ctz(left);
+
+		t[i] = &traces[i];
+		t[i]->done = trace_done;
+		t[i]->refs = 1;
+		t[i]->used = t[i]->lost = 0;
+		t[i]->in_port = port;
+		t[i]->wall = w->now;
+	}
+	return picked;
+}
+
+static void start_tracer(void)
+{
+	sampler_start(&sampler, trace_every, 1);
+	worker.mark = mark;
+	worker.tracer = (struct tracer *)&sampler; // nobody looks into it
+}
 
 // ---- the switch
 
@@ -289,6 +328,7 @@ static void parse_options(int argc, char *argv[])
 		{"packets", required_argument, NULL, 'p'},
 		{"repeat", required_argument, NULL, 'n'},
 		{"limit", required_argument, NULL, 'l'},
+		{"trace", required_argument, NULL, 't'},
 		{"json", no_argument, NULL, 'j'},
 		{NULL, 0, NULL, 0},
 	};
@@ -308,6 +348,8 @@ static void parse_options(int argc, char *argv[])
 			repeat = number(optarg, 1, REPEATS);
 		else if (c == 'l')
 			table.limit = number(optarg, 1024, 1 << 24);
+		else if (c == 't')
+			trace_every = number(optarg, 1, 1000000000);
 		else if (c == 'j')
 			json = true;
 		else
@@ -328,6 +370,8 @@ int main(int argc, char *argv[])
 	start_switch();
 	build_frames();
 	warm_up();
+	if (trace_every)
+		start_tracer();
 	uint64_t before = taken;
 	for (unsigned i = 0; i < repeat; i++)
 		result[i] = run_once();
@@ -339,10 +383,10 @@ int main(int argc, char *argv[])
 	double all = (double)(repeat * ((packets + BURST - 1) / BURST * BURST));
 	const char *format =
 		json ? "{\"cycles_best\": %.2f, \"cycles_median\": %.2f, \"packets\": %.0f, \"forwarded\": %" PRIu64
-		       ", \"flows\": %u, \"resolved\": %" PRIu64 ", \"dropped\": %" PRIu64 "}\n"
+		       ", \"flows\": %u, \"resolved\": %" PRIu64 ", \"dropped\": %" PRIu64 ", \"traced\": %" PRIu64 "}\n"
 		     : "%.1f cycles per packet (best), %.1f (median); %.0f packets, %" PRIu64 " forwarded, %u flows, %" PRIu64
-		       " resolved, %" PRIu64 " dropped\n";
+		       " resolved, %" PRIu64 " dropped, %" PRIu64 " traced\n";
 	printf(format, result[0], result[repeat / 2], all, taken - before, flows.flows, sum.c[COUNT_RESOLVED],
-	       sum.c[COUNT_DROPPED]);
+	       sum.c[COUNT_DROPPED], traced);
 	return 0;
 }

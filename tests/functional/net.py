@@ -358,7 +358,7 @@ def steps(text):
         if not line.startswith("  "):
             continue
         words = line.split()
-        if len(words) > 2 and words[1] == "ns":
+        while len(words) > 2 and words[1] == "ns":
             words = words[2:]
         if words[0] in ("flow", "(more"):
             continue

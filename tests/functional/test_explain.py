@@ -153,7 +153,7 @@ def test_json(ports):
     data = json.loads(ports.weirctl("-f", "json", "explain", "--port", "a", f"dl_src={mac(1)},dl_dst={mac(2)}"))
     assert data["port"] == "a" and data["bytes"] == 60
     assert [step["stage"] for step in data["steps"]][0] == "rx" and data["steps"][-1]["text"] == "out by b"
-    assert all(set(step) == {"stage", "text", "ns"} for step in data["steps"])
+    assert all(set(step) == {"stage", "text", "ns", "took_ns"} for step in data["steps"])
 
 
 def test_nothing_changes(ports):

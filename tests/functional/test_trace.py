@@ -2,6 +2,7 @@
 
 import json
 import signal
+import struct
 import subprocess
 import time
 
@@ -99,9 +100,36 @@ def test_bad_options(ports, options, sentence):
 
 
 def test_sample(ports):
+    """About one packet in ten; the others of the port, and all of other ports, pass untraced, and in order."""
+    number = ports.trace_start("--port", "a", "--sample", "1/10")
+    ports.wire["b"].clear()
+    frames = [frame(1, 2, payload=struct.pack("!I", n)) for n in range(1000)]
+    send(ports, "a", *frames)
+    send(ports, "c", *[frame(3, 2)] * 50)
+    assert [f for f in ports.wire["b"].wait(1050) if f[6:12] != frame(3, 2)[6:12]] == frames
+    assert 50 < ports.trace_end(number).count(" on a:") < 200
     number = ports.trace_start("--port", "a", "--sample", "1/10", "--count", "5")
-    send(ports, "a", *[frame(1, 2)] * 60)
+    send(ports, "a", *frames)
     assert ports.trace_end(number).count("packet ") == 5
+
+
+def test_more_than_there_is_room_for(ports):
+    """A count beyond the traces that there are at one time: each is used again when it has been read, and no more are shown than asked for."""
+    number, text = ports.trace_start("--port", "a", "--count", "600"), ""
+    for _ in range(30):
+        send(ports, "a", *[frame(1, 2)] * 50)
+        text += ports.trace_read(number)
+    text += ports.trace_end(number)
+    assert text.count("packet ") == 600 and "came faster" not in text
+
+
+def test_time_in_stages(ports):
+    """The time of each line is that since the line before; all together is the time of the packet."""
+    number = ports.trace_start("--json", "--port", "a", "--count", "1")
+    send(ports, "a", frame(1, 2))
+    (packet,) = [json.loads(line) for line in ports.trace_end(number).splitlines() if line.startswith("{")]
+    assert sum(step["took_ns"] for step in packet["steps"]) == packet["steps"][-1]["ns"] > 0
+    assert {"rx", "vlan", "fdb", "isolation", "output", "mtu", "tx"} <= {step["stage"] for step in packet["steps"]}
 
 
 def test_json(ports):

@@ -156,9 +156,17 @@ static void trace_done(struct trace *t, void *arg)
 	free(t);
 }
 
-static struct trace *mark(struct worker *w, struct tracer *tracer, struct rte_mbuf *m)
+static uint32_t mark(struct worker *w, struct tracer *tracer, uint16_t port, struct rte_mbuf **m, unsigned n, struct trace **t)
 {
-	return lab.traced ? new_trace(pkt_of(m)->in_port, trace_done, NULL) : NULL;
+	uint32_t traced = 0;
+
+	for (unsigned i = 0; i < n && lab.traced; i++) {
+		if (lab.wants_trace && !lab.wants_trace(m[i]))
+			continue;
+		t[i] = new_trace(port, trace_done, NULL);
+		traced |= 1u << i;
+	}
+	return traced;
 }
 
 static void explained(struct trace *t, void *arg)

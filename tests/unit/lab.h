@@ -44,6 +44,7 @@ struct lab {
 	unsigned n_sent, sent_room;
 	bool keep;             // copy what is sent into `sent`; false: count only
 	bool traced;           // mark every packet received
+	bool (*wants_trace)(struct rte_mbuf *); // of these, NULL: all
 	bool beyond_ok;        // a stage of the test reads beyond its profile, on purpose
 	char *trace;           // lines of the last trace that was finished
 	unsigned traces;       // how many were

@@ -214,11 +214,9 @@ static unsigned seed_of_run(void)
 	return seed;
 }
 
-static struct trace *(*mark_all)(struct worker *, struct tracer *, struct rte_mbuf *);
-
-static struct trace *mark_some(struct worker *w, struct tracer *t, struct rte_mbuf *m)
+static bool every_third(struct rte_mbuf *m)
 {
-	return *rte_pktmbuf_mtod_offset(m, uint8_t *, 14) % 3 ? NULL : mark_all(w, t, m);
+	return !(*rte_pktmbuf_mtod_offset(m, uint8_t *, 14) % 3);
 }
 
 // Traced and other packets of one flow that only needs to be sent.
@@ -227,8 +225,7 @@ static void a_trace_changes_no_order(void **state)
 	struct rte_mbuf *m[BURST];
 
 	lab_send(b->id, "udp,dl_src=02:00:00:00:00:64,dl_dst=02:00:00:00:00:01");
-	mark_all = lab.w.mark;
-	lab.w.mark = mark_some;
+	lab.wants_trace = every_third;
 	for (int round = 0; round < 3; round++) {
 		for (unsigned i = 0; i < BURST; i++)
 			m[i] = numbered(1, 100, i);
@@ -239,6 +236,61 @@ static void a_trace_changes_no_order(void **state)
 	}
 	lab_reject_trace("DEFECT");
 	assert_int_equal(lab.traces, 1 + 3 * 11);
+}
+
+static bool some(struct rte_mbuf *m)
+{
+	return rand() % 5 == 0;
+}
+
+// Frames that take the short way unless they are traced, in flows that are sent directly and others: whichever way each of them takes, the order of a
+// flow is kept, and all of them find the same flow.
+static void traced_and_others_keep_their_order(void **state)
+{
+	enum { FLOWS = 6, ROUNDS = 400 };
+	static uint32_t next[FLOWS], seen[FLOWS];
+	struct config_port *t = lab_port("t", VLAN_TRUNK, NULL);
+	unsigned seed = seed_of_run();
+	uint8_t frame[COMPOSE_MAX];
+	uint64_t resolved = 0;
+	char text[128];
+
+	lab_apply();
+	memset(next, 0, sizeof next);
+	memset(seen, 0, sizeof seen);
+	srand(seed);
+	lab_send(b->id, "udp,dl_src=02:00:00:00:00:64,dl_dst=02:00:00:00:00:01");
+	lab_send(t->id, "udp,dl_vlan=10,dl_src=02:00:00:00:00:65,dl_dst=02:00:00:00:00:01");
+	lab.wants_trace = some;
+	for (int round = 0; round < ROUNDS; round++) {
+		struct rte_mbuf *m[BURST];
+		unsigned n = 1 + (unsigned)rand() % BURST;
+
+		for (unsigned i = 0; i < n; i++) {
+			uint8_t flow = (uint8_t)(rand() % FLOWS);
+
+			snprintf(text, sizeof text, "udp,dl_src=02:00:00:00:01:%02x,dl_dst=02:00:00:00:00:%02x,packet_len=100", flow, flow % 2 ? 0x65 : 0x64);
+			uint32_t len = lab_compose(frame, text);
+			++next[flow];
+			memcpy(frame + 60, &next[flow], 4);
+			m[i] = lab_mbuf(frame, len, 0);
+		}
+		lab_burst(a->id, m, n);
+		assert_int_equal(lab.n_sent, n);
+		for (unsigned i = 0; i < n; i++) {
+			uint8_t flow = lab.sent[i].bytes[11];
+			uint32_t number;
+
+			memcpy(&number, lab.sent[i].bytes + (flow % 2 ? 64 : 60), 4);
+			if (number != ++seen[flow])
+				fail_msg("seed %u: packet %u of flow %u left where %u was due", seed, number, flow, seen[flow]);
+		}
+		lab_reject_trace("DEFECT");
+		if (round == 50)
+			resolved = lab_count(a->id, COUNT_RESOLVED);
+	}
+	assert_int_equal(lab_count(a->id, COUNT_RESOLVED), resolved);
+	assert_in_range(lab.traces, ROUNDS, 6 * ROUNDS);
 }
 
 // Whatever the budget, whatever goes stale meanwhile: the packets of one flow leave in the order they came.
@@ -874,6 +926,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(budget_leaves_the_rest_waiting, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_overtaking, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_trace_changes_no_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(traced_and_others_keep_their_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(order_is_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_queue_has_a_bound, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_port_goes_while_its_packets_wait, setup, teardown),

@@ -1,7 +1,9 @@
 // trace: records that are formatted when they are read; shared by copies; bounded.
 #include "lab.h"
+#include "sampler.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <rte_cycles.h>
 
 static struct config_port *a, *b;
@@ -151,6 +153,176 @@ static void as_json_and_with_times(void **state)
 	free(text.text);
 }
 
+// ---- time
+
+#define SPIN 500000 // ticks
+
+static void spin(void)
+{
+	uint64_t from = rte_rdtsc();
+
+	while (rte_rdtsc() - from < SPIN)
+		;
+}
+
+static uint16_t slow_resolve(struct resolve *r)
+{
+	uint8_t nothing = 0;
+
+	resolve_record(r, &nothing, sizeof nothing);
+	spin(); // behind its record: what it takes is its own all the same
+	return 0;
+}
+
+static void slow_run(struct worker *w, struct pkt **p, uint16_t n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		uint8_t nothing = 0;
+
+		spin();
+		if (p[i]->trace)
+			trace_put(p[i]->trace, stage_find("slow")->index, &nothing, sizeof nothing);
+	}
+}
+
+static void slow_format(struct buf *text, const void *record, uint16_t size)
+{
+	buf_add(text, "slow");
+}
+
+static struct stage stage_slow = {.name = "slow", .resolve = slow_resolve, .run = slow_run, .format = slow_format};
+
+static json_t *timed;
+
+static void keep_times(struct trace *t, void *arg)
+{
+	json_decref(timed);
+	timed = trace_json(t, 1000000000); // a nanosecond a tick
+}
+
+static uint32_t mark_one(struct worker *w, struct tracer *tracer, uint16_t port, struct rte_mbuf **m, unsigned n, struct trace **t)
+{
+	static struct trace one;
+
+	memset(&one, 0, sizeof one);
+	one.done = keep_times;
+	one.refs = 1;
+	t[0] = &one;
+	return 1;
+}
+
+static json_int_t took(size_t line)
+{
+	return json_integer_value(json_object_get(json_array_get(timed, line), "took_ns"));
+}
+
+// Index of the first line at or behind `from` of that stage with that text.
+static size_t line_of(size_t from, const char *stage, const char *text)
+{
+	for (size_t i = from; i < json_array_size(timed); i++) {
+		const json_t *l = json_array_get(timed, i);
+
+		if (!strcmp(json_string_value(json_object_get(l, "stage")), stage) && strstr(json_string_value(json_object_get(l, "text")), text))
+			return i;
+	}
+	fail_msg("no line %s %s", stage, text);
+	return 0;
+}
+
+// Each line has the time that the packet spent in it, and together they are all of its time.
+static void time_of_stages_and_queues(void **state)
+{
+	struct stage *list[MAX_STAGES];
+	unsigned n = 0;
+	json_int_t sum = 0, last = 0;
+
+	for (; n < stage_list_n; n++)
+		list[n] = stage_list[n];
+	list[n++] = list[1];
+	list[1] = &stage_slow;
+	lab_setup_stages(list, n);
+	struct config_network *net = lab_network("blue", 10);
+	uint16_t in = lab_port("a", VLAN_ACCESS, net)->id;
+	lab_port("b", VLAN_ACCESS, net);
+	lab_apply();
+	lab.w.mark = mark_one;
+	lab.w.resolve_budget = 0;
+	lab_send(in, "udp");
+	spin(); // while it waits to be resolved
+	lab.w.resolve_budget = 1;
+	forward_misses(&lab.w, in);
+	spin(); // and in the batch of its egress port
+	lab_flush();
+	assert_non_null(timed);
+	size_t waited = line_of(0, "flow", "waits to be resolved"), missed = line_of(waited, "flow", "no cached flow");
+	size_t resolved = line_of(missed, "slow", ""), run = line_of(resolved + 1, "slow", "");
+	assert_true(took(missed) >= SPIN);
+	assert_true(took(resolved) >= SPIN);
+	assert_true(took(run) >= SPIN);
+	assert_true(took(line_of(run, "tx", "out by b")) >= SPIN);
+	for (size_t i = 0; i < json_array_size(timed); i++) {
+		json_int_t at = json_integer_value(json_object_get(json_array_get(timed, i), "ns"));
+
+		assert_true(at >= last);
+		last = at;
+		sum += took(i);
+	}
+	assert_int_equal(sum, last);
+	json_decref(timed);
+	timed = NULL;
+	lab_teardown();
+}
+
+// Every stage of the pipeline can say what it found.
+static void every_stage_speaks(void **state)
+{
+	for (unsigned i = 0; i < stage_list_n; i++) {
+		if (!stage_list[i]->format)
+			fail_msg("stage %s has no format", stage_list[i]->name);
+	}
+	lab_send(b->id, "udp,dl_vlan=10,dl_src=02:00:00:00:00:02,dl_dst=02:00:00:00:00:01");
+	lab_expect_ports(a->id, "udp", b->id, 0);
+	for (unsigned i = 0; i < stage_list_n; i++) {
+		char line[32];
+
+		snprintf(line, sizeof line, "  %-10s ", stage_list[i]->name);
+		// There are neither rules nor limits: test_rule and test_storm have some.
+		if (strcmp(stage_list[i]->name, "storm") && strcmp(stage_list[i]->name, "rule"))
+			lab_expect_trace(line);
+	}
+}
+
+// ---- samples
+
+static void samples(void **state)
+{
+	static const uint32_t every[] = {1, 2, 10, 1000};
+
+	srand(1);
+	for (unsigned i = 0; i < sizeof every / sizeof every[0]; i++) {
+		struct sampler s;
+		uint32_t packets = 0, picked = 0, gap = 0, longest = 0;
+
+		sampler_start(&s, every[i], 42 + i);
+		while (packets < 1000 * every[i]) {
+			unsigned n = 1 + (unsigned)rand() % BURST;
+			uint32_t bits = sampler_pick(&s, n);
+
+			assert_int_equal((uint64_t)bits >> n, 0);
+			for (unsigned k = 0; k < n; k++, gap++) {
+				if (!(bits >> k & 1))
+					continue;
+				picked++;
+				longest = gap > longest ? gap : longest;
+				gap = 0;
+			}
+			packets += n;
+		}
+		assert_in_range(picked, 900 * packets / (1000 * every[i]), 1100 * packets / (1000 * every[i]));
+		assert_in_range(longest, every[i] == 1 ? 1 : every[i] + every[i] / 2, 2 * every[i]);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -160,6 +332,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(references, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_does_not_fit_is_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(as_json_and_with_times, setup, teardown),
+		cmocka_unit_test(time_of_stages_and_queues),
+		cmocka_unit_test_setup_teardown(every_stage_speaks, setup, teardown),
+		cmocka_unit_test(samples),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
