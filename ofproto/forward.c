@@ -399,6 +399,7 @@ static inline struct port_worker *send_direct(struct worker *w, struct port_work
 	if (unlikely(out->tx_n == TX_BATCH)) {
 		worker_lap(w, CYCLES_SERVE, 0);
 		w->flush(w, out);
+		return NULL; // the next packet begins a batch, and says of which origin that is
 	}
 	return out;
 }
@@ -431,6 +432,7 @@ static void serve_burst(struct worker *w, struct port_worker *pw, struct burst *
 			// It goes through all the stages, and does so at once, or the rest of its flow would overtake it.
 			m->hash.usr = f->actions;
 			forward_run(w, &m, 1);
+			out = NULL; // its batch may have left
 		}
 	}
 	worker_count(w, pw->id, COUNT_CACHE_HIT, hits);

@@ -238,6 +238,35 @@ static void a_trace_changes_no_order(void **state)
 	assert_int_equal(lab.traces, 1 + 3 * 11);
 }
 
+// A batch that begins in the middle of a burst, as the one before it, of packets of other ports, became full.
+static void a_batch_begins_within_a_burst(void **state)
+{
+	struct config_port *c = lab_port("c", VLAN_ACCESS, net), *d = lab_port("d", VLAN_ACCESS, net);
+	static const char *const from[] = {"udp,dl_src=02:00:00:00:00:0a,dl_dst=02:00:00:00:00:64", "udp,dl_src=02:00:00:00:00:0c,dl_dst=02:00:00:00:00:64",
+					   "udp,dl_src=02:00:00:00:00:0d,dl_dst=02:00:00:00:00:64"};
+	uint16_t ports[] = {a->id, c->id, d->id};
+	struct rte_mbuf *m[BURST];
+
+	lab_apply();
+	lab.traced = false;
+	lab_send(b->id, "udp,dl_src=02:00:00:00:00:64,dl_dst=02:00:00:00:00:01");
+	for (unsigned round = 0; round < 3; round++) {
+		lab_forget_sent();
+		for (unsigned p = 0; p < 3; p++) {
+			unsigned n = p ? BURST : 20;
+
+			for (unsigned i = 0; i < n; i++)
+				m[i] = packet(from[p]);
+			forward_burst(&lab.w, ports[p], m, n);
+		}
+		lab_flush();
+		assert_int_equal(lab.n_sent, 20 + 2 * BURST);
+		lab_check();
+	}
+	for (unsigned p = 0; p < 3; p++)
+		assert_int_equal(lab_count(ports[p], COUNT_SENT), lab_count(ports[p], COUNT_RX) + lab_count(ports[p], COUNT_COPIES));
+}
+
 static bool some(struct rte_mbuf *m)
 {
 	return rand() % 5 == 0;
@@ -926,6 +955,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(budget_leaves_the_rest_waiting, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_overtaking, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_trace_changes_no_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_batch_begins_within_a_burst, setup, teardown),
 		cmocka_unit_test_setup_teardown(traced_and_others_keep_their_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(order_is_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_queue_has_a_bound, setup, teardown),
