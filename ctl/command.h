@@ -51,6 +51,7 @@ struct command {
 	const struct option_desc *options[3]; // arrays that end with .name NULL
 	int (*run)(struct context *);         // 0, or -1 after fail(). CONTROL: NULL for "send it as it is"
 	const char *control;                  // CONTROL: the switch's command, if not "noun/verb"; no --json is sent then
+	bool pages;                           // CONTROL: a list that may be long, which the switch gives in parts
 	bool writes;                          // may change the database
 	bool statistics;                      // reads the statistics columns, which are not fetched otherwise
 	const char *help;

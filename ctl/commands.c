@@ -187,7 +187,7 @@ const struct command commands[] = {
 	 fdb_del_run,
 	 .writes = true,
 	 .help = "delete a static address"},
-	{"fdb", "list", "[NETWORK]", 0, 1, CONTROL, .help = "list the addresses that the switch knows, learned and static"},
+	{"fdb", "list", "[--limit N] [NETWORK]", 0, 3, CONTROL, .pages = true, .help = "list the addresses that the switch knows, learned and static"},
 	{"fdb", "flush", "[NETWORK]", 0, 1, CONTROL, .help = "forget the learned addresses"},
 
 	{"flow",
@@ -211,7 +211,7 @@ const struct command commands[] = {
 	 .writes = true,
 	 .help = "delete rules, by match or row"},
 	{"flow", "list", "[--network NETWORK]", 0, 2, CONTROL, .help = "list the rules, with what they have matched"},
-	{"cache", "list", "[--port PORT] [--network NETWORK] [--limit N]", 0, 6, CONTROL, .help = "list the cached flows: decisions that are kept"},
+	{"cache", "list", "[--port PORT] [--network NETWORK] [--limit N]", 0, 6, CONTROL, .pages = true, .help = "list the cached flows: decisions that are kept"},
 	{"cache", "flush", "", 0, 0, CONTROL, .help = "forget the cached flows"},
 	{"worker", "list", "", 0, 0, CONTROL, .help = "list the workers: load, bursts, cycles per packet, idle"},
 	{"worker", "queues", "", 0, 0, CONTROL, .help = "list the receive queues and who serves them"},

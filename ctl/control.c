@@ -188,10 +188,54 @@ static char *find_method(const struct given *g, bool *verb_is_argument)
 	return name;
 }
 
+// Prints an answer. A refusal ends the process.
+static void print(bool good, char *text)
+{
+	const char *body = text;
+
+	if (!good) {
+		// What follows the sentence is the answer all the same: a ledger that doesn't balance is still to be seen.
+		char *end = text + strcspn(text, "\n");
+		body = *end ? end + 1 : end;
+		*end = '\0';
+	}
+	fputs(body, stdout);
+	if (body[0] && body[strlen(body) - 1] != '\n')
+		putchar('\n');
+	if (!good)
+		die("%s", text);
+}
+
+// A long list comes in parts, each printed as it comes: put behind each other they are the list.
+static void print_pages(const char *method, int argc, const char **argv)
+{
+	char *cursor = xstrdup("start");
+
+	while (*cursor) {
+		char *text;
+
+		argv[argc] = "--page";
+		argv[argc + 1] = cursor;
+		if (!control_call(method, argc + 2, argv, &text))
+			print(false, text);
+		size_t line = strcspn(text, "\n");
+		bool more = !strncmp(text, "next ", 5);
+		if (!text[line] || (!more && (line != 3 || strncmp(text, "end", 3))))
+			die("the switch at %s answers nonsense", settings.ctl);
+		fputs(text + line + 1, stdout);
+		if (fflush(stdout)) // nobody reads it any more: "cache list | head"
+			exit(EXIT_FAILURE);
+		free(cursor);
+		cursor = more ? xmemdup0(text + 5, line - 5) : xstrdup("");
+		free(text);
+	}
+	free(cursor);
+}
+
 int control_run(const struct given *g)
 {
 	const struct command *c = g->command;
-	const char **argv = xcalloc((size_t)g->n_args + 2, sizeof(*argv));
+	const char **argv = xcalloc((size_t)g->n_args + 4, sizeof(*argv));
 	bool verb_is_argument = false;
 	char *method, *text;
 	int argc = 0;
@@ -209,20 +253,14 @@ int control_run(const struct given *g)
 	for (int i = 0; i < g->n_args; i++)
 		argv[argc++] = g->args[i];
 
-	bool good = control_call(method, argc, argv, &text);
-	const char *body = text;
-	if (!good) {
-		// What follows the sentence is the answer all the same: a ledger that doesn't balance is still to be seen.
-		char *end = text + strcspn(text, "\n");
-		body = *end ? end + 1 : end;
-		*end = '\0';
+	if (c->pages) {
+		print_pages(method, argc, argv);
+	} else {
+		bool good = control_call(method, argc, argv, &text);
+
+		print(good, text);
+		free(text);
 	}
-	fputs(body, stdout);
-	if (body[0] && body[strlen(body) - 1] != '\n')
-		putchar('\n');
-	if (!good)
-		die("%s", text);
-	free(text);
 	free(method);
 	free(argv);
 	jsonrpc_close(connection);

@@ -116,6 +116,8 @@ static int add_columns(struct context *ctx, const struct ovsdb_idl_table_class *
 		const struct ovsdb_idl_column *column = column_find(table, name);
 		if (!column && strcmp(name, "problem"))
 			return fail(ctx, "table %s has no column %s (weirctl --columns lists them)", table->name, name);
+		if (*n == LISTING_COLUMNS)
+			return fail(ctx, "a list has %d columns at most", LISTING_COLUMNS);
 		if (*n == room)
 			*columns = x2nrealloc(*columns, &room, sizeof(**columns));
 		(*columns)[(*n)++] = column;

@@ -617,6 +617,11 @@ uint32_t flow_table_high(const struct flow_table *t)
 	return __atomic_load_n(&t->high, __ATOMIC_ACQUIRE);
 }
 
+uint16_t flow_table_port(const struct flow_table *t, uint32_t i)
+{
+	return __atomic_load_n(&t->record[i].key.port, __ATOMIC_RELAXED);
+}
+
 bool flow_table_read(const struct flow_table *t, uint32_t i, struct flow_view *v)
 {
 	if (i >= flow_table_high(t))

@@ -123,5 +123,7 @@ struct flow_view {
 };
 bool flow_table_read(const struct flow_table *, uint32_t index, struct flow_view *);
 uint32_t flow_table_high(const struct flow_table *);
+// A hint at the price of one cache line: the ingress port of record `index` < flow_table_high(), or of the flow that was there before.
+uint16_t flow_table_port(const struct flow_table *, uint32_t index);
 
 #endif

@@ -197,7 +197,7 @@ void listing_free(struct listing *l)
 
 void listing_column(struct listing *l, const char *key, const char *heading)
 {
-	assert(!l->n_rows);
+	assert(l->n_rows < 2 && l->n_cells == l->n_rows * l->n_columns && l->n_columns < LISTING_COLUMNS);
 	l->column = grow(l->column, (l->n_columns + 1) * sizeof(*l->column));
 	l->column[l->n_columns++] = (struct column){dup(key), dup(heading)};
 }
@@ -323,6 +323,11 @@ size_t listing_rows(const struct listing *l)
 	return l->n_rows;
 }
 
+size_t listing_columns(const struct listing *l)
+{
+	return l->n_columns;
+}
+
 static const struct cell *cell_at(const struct listing *l, size_t row, size_t column)
 {
 	static char null[] = "null";
@@ -351,19 +356,21 @@ static void out_row_json(struct out *o, const struct listing *l, size_t row)
 }
 
 // One line for each row: as readable with grep as with a JSON parser.
-static void render_json(struct out *o, const struct listing *l)
+static void render_json(struct out *o, const struct listing *l, struct listing_shape *shape, bool last)
 {
-	out_str(o, "[");
+	if (!shape->n)
+		out_str(o, "[");
 	for (size_t row = 0; row < l->n_rows; row++) {
-		out_str(o, row ? ",\n " : "");
+		out_str(o, shape->rows + row ? ",\n " : "");
 		out_row_json(o, l, row);
 	}
-	out_str(o, "]\n");
+	if (last)
+		out_str(o, "]\n");
 }
 
 static void out_padded(struct out *o, const char *s, size_t to, bool right, bool last)
 {
-	size_t pad = to - width(s);
+	size_t is = width(s), pad = to > is ? to - is : 0;
 
 	if (right)
 		out_spaces(o, pad);
@@ -372,46 +379,56 @@ static void out_padded(struct out *o, const char *s, size_t to, bool right, bool
 		out_spaces(o, (right ? 0 : pad) + 2);
 }
 
-static void render_table(struct out *o, const struct listing *l)
+static void render_table(struct out *o, const struct listing *l, struct listing_shape *shape)
 {
-	size_t *wide = grow(NULL, (l->n_columns + 1) * sizeof(*wide));
-	bool *right = grow(NULL, (l->n_columns + 1) * sizeof(*right));
+	bool first = !shape->n;
 
 	for (size_t i = 0; i < l->n_columns; i++) {
-		wide[i] = width(l->column[i].heading);
-		right[i] = false;
+		size_t wide = first ? width(l->column[i].heading) : shape->wide[i];
+
 		for (size_t row = 0; row < l->n_rows; row++) {
 			const struct cell *c = cell_at(l, row, i);
 			size_t w = width(cell_text(c));
-			wide[i] = w > wide[i] ? w : wide[i];
-			right[i] |= c->number;
+			wide = w > wide ? w : wide;
+			shape->right[i] |= c->number;
 		}
+		shape->wide[i] = (uint16_t)(wide < LISTING_WIDE ? wide : LISTING_WIDE);
 	}
-	for (size_t i = 0; i < l->n_columns; i++)
-		out_padded(o, l->column[i].heading, wide[i], right[i], i + 1 == l->n_columns);
-	out_str(o, "\n");
+	for (size_t i = 0; first && i < l->n_columns; i++)
+		out_padded(o, l->column[i].heading, shape->wide[i], shape->right[i], i + 1 == l->n_columns);
+	out_str(o, first ? "\n" : "");
 	for (size_t row = 0; row < l->n_rows; row++) {
 		for (size_t i = 0; i < l->n_columns; i++) {
 			const struct cell *c = cell_at(l, row, i);
 			// What is unknown follows the numbers of its column.
-			out_padded(o, cell_text(c), wide[i], c->number || (!c->text && right[i]), i + 1 == l->n_columns);
+			out_padded(o, cell_text(c), shape->wide[i], c->number || (!c->text && shape->right[i]), i + 1 == l->n_columns);
 		}
 		out_str(o, "\n");
 	}
-	free(right);
-	free(wide);
+}
+
+char *listing_render_part(const struct listing *l, bool json, struct listing_shape *shape, bool last)
+{
+	struct out o = {0};
+
+	assert(l->n_columns <= LISTING_COLUMNS && (!shape->n || shape->n == l->n_columns));
+	out_str(&o, "");
+	if (!l->n_rows && !last)
+		return o.s; // nothing to see yet, nor to know of widths
+	if (json)
+		render_json(&o, l, shape, last);
+	else
+		render_table(&o, l, shape);
+	shape->n = (unsigned)l->n_columns;
+	shape->rows += l->n_rows;
+	return o.s;
 }
 
 char *listing_render(const struct listing *l, bool json)
 {
-	struct out o = {0};
+	struct listing_shape shape = {0};
 
-	out_str(&o, "");
-	if (json)
-		render_json(&o, l);
-	else
-		render_table(&o, l);
-	return o.s;
+	return listing_render_part(l, json, &shape, true);
 }
 
 char *listing_render_record(const struct listing *l, bool json)

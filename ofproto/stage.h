@@ -14,6 +14,7 @@
 #include "config.h"
 #include "gen.h"
 #include "listing.h"
+#include "page.h"
 #include "reason.h"
 #include "row.h"
 #include "topology.h"
@@ -64,6 +65,7 @@ struct stage_verb {
 	const char *help;
 	// Returns the answer (malloc'ed), or NULL with *error set to a sentence (malloc'ed). `json`: it was asked for with --json, already taken out.
 	char *(*run)(int argc, const char *argv[], bool json, char **error);
+	page_fn *list; // instead of `run`, of a list that may be long: it is asked for in pages, and --json and --limit are taken out of argv
 };
 
 struct stage {

@@ -390,29 +390,21 @@ static void fdb_tick(uint64_t now)
 
 // ---- verbs
 
-struct list_arg {
-	struct listing *l;
-	const char *network;
-};
-
-static void list_one(const struct fdb_entry *e, void *arg)
+static void list_one(struct listing *l, const struct fdb_entry *e)
 {
-	struct list_arg *a = arg;
 	const struct network *net = network_get(e->network);
 	uint32_t now_s = (uint32_t)(clock_now / 1000000000ULL);
 
-	if (a->network && (!net || strcmp(net->name, a->network)))
-		return;
-	listing_row(a->l);
-	listing_str(a->l, net ? net->name : NULL);
-	listing_fmt(a->l, "%02x:%02x:%02x:%02x:%02x:%02x", e->mac[0], e->mac[1], e->mac[2], e->mac[3], e->mac[4], e->mac[5]);
-	listing_str(a->l, port_name(e->port));
-	listing_str(a->l, e->is_static ? "static" : e->held ? "flapping" : "learned");
+	listing_row(l);
+	listing_str(l, net ? net->name : NULL);
+	listing_fmt(l, "%02x:%02x:%02x:%02x:%02x:%02x", e->mac[0], e->mac[1], e->mac[2], e->mac[3], e->mac[4], e->mac[5]);
+	listing_str(l, port_name(e->port));
+	listing_str(l, e->is_static ? "static" : e->held ? "flapping" : "learned");
 	if (e->is_static)
-		listing_none(a->l);
+		listing_none(l);
 	else
-		listing_uint(a->l, (int32_t)(now_s - e->seen) > 0 ? now_s - e->seen : 0);
-	listing_uint(a->l, e->moves);
+		listing_uint(l, (int32_t)(now_s - e->seen) > 0 ? now_s - e->seen : 0);
+	listing_uint(l, e->moves);
 }
 
 static bool network_known(const char *name, char **error)
@@ -428,23 +420,29 @@ static bool network_known(const char *name, char **error)
 	return !name;
 }
 
-static char *verb_list(int argc, const char *argv[], bool json, char **error)
+static int verb_list(struct page *p, int argc, const char *argv[], char **error)
 {
-	struct list_arg a = {.network = argc > 1 ? argv[1] : NULL};
+	const char *name = argc > 1 ? argv[1] : NULL;
+	struct fdb_entry e;
 
-	if (!network_known(a.network, error))
-		return NULL;
-	a.l = listing_new();
-	listing_column(a.l, "network", "NETWORK");
-	listing_column(a.l, "mac", "MAC");
-	listing_column(a.l, "port", "PORT");
-	listing_column(a.l, "type", "TYPE");
-	listing_column(a.l, "age", "AGE(s)");
-	listing_column(a.l, "moves", "MOVES");
-	fdb_each(list_one, &a);
-	char *text = listing_render(a.l, json);
-	listing_free(a.l);
-	return text;
+	if (!network_known(name, error))
+		return -1;
+	listing_column(p->l, "network", "NETWORK");
+	listing_column(p->l, "mac", "MAC");
+	listing_column(p->l, "port", "PORT");
+	listing_column(p->l, "type", "TYPE");
+	listing_column(p->l, "age", "AGE(s)");
+	listing_column(p->l, "moves", "MOVES");
+	for (uint64_t *at = &p->at[0]; *at < fdb_high(); ++*at) {
+		if (!page_look(p))
+			return 1;
+		if (!fdb_at((uint32_t)*at, &e))
+			continue;
+		const struct network *net = network_get(e.network);
+		if (!name || (net && !strcmp(net->name, name)))
+			list_one(p->l, &e);
+	}
+	return 0;
 }
 
 static bool is_to_flush(const struct fdb_entry *e, void *arg)
@@ -468,9 +466,9 @@ static char *verb_flush(int argc, const char *argv[], bool json, char **error)
 }
 
 static const struct stage_verb fdb_verbs[] = {
-	{"fdb/list", "[NETWORK]", "addresses, learned and static", verb_list},
+	{"fdb/list", "[NETWORK]", "addresses, learned and static", NULL, verb_list},
 	{"fdb/flush", "[NETWORK]", "forget learned addresses", verb_flush},
-	{NULL, NULL, NULL, NULL},
+	{0},
 };
 
 STAGE(fdb, .resolve = fdb_resolve, .commit = fdb_commit, .refresh = fdb_refresh, .format = fdb_format, .reconcile = fdb_reconcile,

@@ -68,7 +68,9 @@ bool fdb_remove(uint64_t key);
 void fdb_age(uint32_t now_s, unsigned budget, void (*removed)(uint64_t key));
 // Removes what `which` says. Returns how many.
 unsigned fdb_remove_if(bool (*which)(const struct fdb_entry *, void *arg), void *arg, void (*removed)(uint64_t key));
-void fdb_each(void (*fn)(const struct fdb_entry *, void *arg), void *arg);
+// The entry of this index; an entry keeps its index. False: there is none, or index is fdb_high() or more.
+bool fdb_at(uint32_t index, struct fdb_entry *);
+uint32_t fdb_high(void);
 uint32_t fdb_count(uint16_t network);
 
 #endif

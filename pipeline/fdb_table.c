@@ -312,21 +312,24 @@ unsigned fdb_remove_if(bool (*which)(const struct fdb_entry *, void *arg), void 
 	return n;
 }
 
-void fdb_each(void (*fn)(const struct fdb_entry *, void *arg), void *arg)
+uint32_t fdb_high(void)
 {
-	uint32_t next = 0;
-	const void *k;
-	void *data;
-	int32_t at;
+	return (uint32_t)rte_hash_max_key_id(hash) + 1;
+}
 
-	while ((at = rte_hash_iterate(hash, &k, &data, &next)) >= 0) {
-		struct fdb_entry e;
-		uint64_t key;
+bool fdb_at(uint32_t index, struct fdb_entry *e)
+{
+	uint64_t key;
+	void *k, *data;
 
-		memcpy(&key, k, sizeof key);
-		fill(&e, key, to_value(data), (uint32_t)at);
-		fn(&e, arg);
-	}
+	if (index >= fdb_high() || rte_hash_get_key_with_position(hash, (int32_t)index, &k))
+		return false;
+	memcpy(&key, k, sizeof key);
+	// A key that has just been moved out of this place is in another one.
+	if (rte_hash_lookup_data(hash, &key, &data) != (int32_t)index)
+		return false;
+	fill(e, key, to_value(data), index);
+	return true;
 }
 
 uint32_t fdb_count(uint16_t network)

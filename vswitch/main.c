@@ -4,6 +4,7 @@
 #include "db.h"
 #include "forward.h"
 #include "key.h"
+#include "pages.h"
 #include "port.h"
 #include "reconcile.h"
 #include "rcu.h"
@@ -369,6 +370,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 		reconcile_report(db, false);
 	}
 	control_run();
+	pages_run();
 	if (due(&t->tick, now, TICK_MS)) {
 		stages_tick(clock_ns());
 		tracer_run(now);
@@ -391,6 +393,7 @@ static void main_loop(struct db *db, int signal_fd)
 		run_once(db, &t, &notified);
 		db_wait(db);
 		control_wait();
+		pages_wait();
 		loop_wait_fd(signal_fd);
 		loop_wait_fd(wake_fd);
 		loop_wait_until(t.tick);
@@ -447,6 +450,7 @@ int main(int argc, char *argv[])
 	tracer_stop_all();
 	port_close_all();
 	thread_stop_all();
+	pages_stop();
 	control_close();
 	db_close(db);
 	topology_clear();

@@ -1,14 +1,11 @@
-// verbs: cached flows, workers, counters of ports. See verbs.h.
+// verbs: workers, counters of ports. See verbs.h.
 #include "verbs.h"
-#include "clock.h"
+#include "pages.h"
 #include "port.h"
-#include "row.h"
 #include "sentence.h"
 #include "stage.h"
 #include "thread.h"
-#include "parse.h"
 
-#include <arpa/inet.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,159 +70,11 @@ void verbs_reply(struct control_request *r, struct listing *l, bool json)
 	free(text);
 }
 
-// ---- flows
-
-static void format_key(struct buf *b, const struct flow_key *k, const struct profile *pr)
-{
-	uint16_t type = ntohs(k->ethertype);
-
-	buf_add(b, "dl_src=");
-	buf_add_mac(b, k->src);
-	buf_add(b, ",dl_dst=");
-	buf_add_mac(b, k->dst);
-	if (k->vlan)
-		buf_add(b, ",dl_vlan=%u", k->vlan & 0xfff);
-	buf_add(b, ",dl_type=0x%04x", type);
-	if (pr->fields & KEY_BIT(NW_PROTO))
-		buf_add(b, ",nw_proto=%u", k->proto);
-	for (int i = 0; i < 2; i++) {
-		char text[INET6_ADDRSTRLEN];
-		bool six = type == 0x86dd;
-		const void *at = six ? (i ? (const void *)k->v6.dst : (const void *)k->v6.src) : i ? (const void *)&k->v4.dst : (const void *)&k->v4.src;
-
-		if (pr->fields & (i ? KEY_BIT(NW_DST) : KEY_BIT(NW_SRC)))
-			buf_add(b, ",%s_%s=%s", six ? "ipv6" : "nw", i ? "dst" : "src", inet_ntop(six ? AF_INET6 : AF_INET, at, text, sizeof text));
-	}
-	if (pr->fields & KEY_BIT(TP_SRC))
-		buf_add(b, ",tp_src=%u", ntohs(k->sport));
-	if (pr->fields & KEY_BIT(TP_DST))
-		buf_add(b, ",tp_dst=%u", ntohs(k->dport));
-	if (k->class)
-		buf_add(b, ",class=%s", traffic_class_name(k->class));
-}
-
 static const char *port_name(uint16_t id)
 {
 	const struct port *p = port_get(id);
 
 	return p ? p->name : "?";
-}
-
-static void format_actions(struct buf *b, const struct flow *f)
-{
-	const struct network *net = network_get(f->network);
-
-	const struct row_info *rule = f->actions ? row_get(f->rule) : NULL;
-
-	if (rule) // fields that it sets, copies that it sends
-		buf_add(b, "rule:%s,", rule->name);
-	switch ((enum out_kind)f->out_kind) {
-	case OUT_PORT:
-		if (f->vlan_op == VLAN_OP_POP)
-			buf_add(b, "strip_vlan,");
-		else if (f->vlan_op == VLAN_OP_PUSH)
-			buf_add(b, "push_vlan:0x%04x,set_vlan:%u,", f->qinq, f->vlan_tci & 0xfff);
-		else if (f->vlan_op == VLAN_OP_SET)
-			buf_add(b, "set_vlan:%u,", f->vlan_tci & 0xfff);
-		buf_add(b, "output:%s", port_name(f->out));
-		break;
-	case OUT_FLOOD:
-		if (f->vlan_op == VLAN_OP_GIVEN)
-			buf_add(b, f->vlan_tci ? "set_vlan:%u," : "strip_vlan,", f->vlan_tci);
-		buf_add(b, "flood:%s", net ? net->name : "?");
-		break;
-	case OUT_DROP:
-		buf_add(b, "drop(%s.%s)", reason_get(f->out)->module, reason_get(f->out)->name);
-		break;
-	default:
-		buf_add(b, "none");
-	}
-}
-
-static void format_because(struct buf *b, const struct flow_cold *c)
-{
-	for (unsigned i = 0; i < c->n_prov; i++) {
-		const struct row_info *r = row_get(c->prov_row[i]);
-
-		if (r)
-			buf_add(b, "%s%s:%s", b->len ? "," : "", r->table, r->name);
-	}
-}
-
-static void list_flow(struct listing *l, unsigned worker, uint32_t index, const struct flow_view *v, uint32_t now_ms)
-{
-	struct buf key = {0}, actions = {0}, because = {0};
-	const struct network *net = network_get(v->flow.network);
-	uint32_t idle = now_ms - v->flow.used_ms;
-
-	format_key(&key, &v->key, profile_get(v->key.profile));
-	format_actions(&actions, &v->flow);
-	format_because(&because, &v->cold);
-	listing_row(l);
-	listing_uint(l, worker);
-	listing_uint(l, index);
-	listing_str(l, port_name(v->key.port));
-	listing_str(l, net ? net->name : NULL);
-	listing_str(l, key.text);
-	listing_str(l, actions.text);
-	listing_uint(l, v->flow.packets);
-	listing_uint(l, v->flow.bytes);
-	listing_real(l, (int32_t)idle > 0 ? idle / 1000.0 : 0, 1);
-	listing_str(l, because.text);
-	free(key.text);
-	free(actions.text);
-	free(because.text);
-}
-
-static void cache_list(struct control_request *r, int argc, const char *argv[], void *aux)
-{
-	bool json = verbs_take_json(&argc, argv);
-	char *error = NULL;
-	const char *port = verbs_take_option(&argc, argv, "port", &error), *network = verbs_take_option(&argc, argv, "network", &error);
-	const char *limit_text = verbs_take_option(&argc, argv, "limit", &error);
-	unsigned long limit = limit_text ? strtoul(limit_text, NULL, 10) : 1000;
-	const struct port *p = port ? port_find(port) : NULL;
-
-	if (error || argc > 1) {
-		verbs_refuse(r, "%s", error ? error : "cache list takes --port PORT, --network NETWORK and --limit N");
-		free(error);
-		return;
-	}
-	if (port && !p) {
-		verbs_refuse(r, "there is no port %s", port);
-		return;
-	}
-	struct listing *l = listing_new();
-	static const char *const columns[][2] = {
-		{"worker", "WORKER"}, {"flow", "FLOW"},   {"port", "PORT"},       {"network", "NETWORK"}, {"match", "MATCH"}, {"actions", "ACTIONS"},
-		{"packets", "PACKETS"}, {"bytes", "BYTES"}, {"idle", "IDLE(s)"}, {"because", "DECIDED BY"},
-	};
-	for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
-		listing_column(l, columns[i][0], columns[i][1]);
-	uint32_t now_ms = (uint32_t)(clock_ns() / 1000000);
-	for (unsigned id = 0; id < MAX_WORKERS; id++) {
-		const struct worker *w = thread_worker(id);
-
-		for (uint32_t i = 0; w && i < flow_table_high(w->flows) && listing_rows(l) < limit; i++) {
-			struct flow_view v;
-
-			if (!flow_table_read(w->flows, i, &v) || (p && v.key.port != p->id))
-				continue;
-			const struct network *net = network_get(v.flow.network);
-			if (network && (!net || strcmp(net->name, network)))
-				continue;
-			list_flow(l, id, i, &v, now_ms);
-		}
-	}
-	verbs_reply(r, l, json);
-}
-
-static void cache_flush(struct control_request *r, int argc, const char *argv[], void *aux)
-{
-	bool json = verbs_take_json(&argc, argv);
-
-	gen_bump(gen_slot(GEN_CONFIG, 0));
-	control_reply(r, json ? "{\"flushed\": true}\n" : "every flow is resolved again with its next packet\n");
 }
 
 // ---- workers
@@ -316,36 +165,32 @@ static void worker_queues(struct control_request *r, int argc, const char *argv[
 
 // ---- ports
 
-static void port_stats_one(struct port *p, void *arg)
+static int port_stats(struct page *p, int argc, const char *argv[], char **error)
 {
-	struct listing *l = arg;
-	struct counts s = {0};
+	const struct port *only = argc > 1 ? port_find(argv[1]) : NULL;
 
-	port_counts(p, &s);
-	listing_row(l);
-	listing_str(l, p->name);
-	for (unsigned i = 0; i < COUNT_N; i++)
-		listing_uint(l, s.c[i]);
-}
-
-static void port_stats(struct control_request *r, int argc, const char *argv[], void *aux)
-{
-	bool json = verbs_take_json(&argc, argv);
-	struct listing *l = listing_new();
-
-	if (argc > 1 && !port_find(argv[1])) {
-		verbs_refuse(r, "there is no port %s", argv[1]);
-		listing_free(l);
-		return;
+	if (argc > 1 && !only) {
+		sentence_set(error, "there is no port %s", argv[1]);
+		return -1;
 	}
-	listing_column(l, "port", "PORT");
+	listing_column(p->l, "port", "PORT");
 	for (unsigned i = 0; i < COUNT_N; i++)
-		listing_column(l, count_desc[i].key, count_desc[i].key);
-	if (argc > 1)
-		port_stats_one(port_find(argv[1]), l);
-	else
-		port_each(port_stats_one, l);
-	verbs_reply(r, l, json);
+		listing_column(p->l, count_desc[i].key, count_desc[i].key);
+	for (uint64_t *id = &p->at[0]; *id < MAX_PORTS; ++*id) {
+		const struct port *port = *id ? port_get((uint16_t)*id) : NULL;
+		struct counts s = {0};
+
+		if (!port || (only && port != only))
+			continue;
+		if (!page_look(p))
+			return 1;
+		port_counts(port, &s);
+		listing_row(p->l);
+		listing_str(p->l, port->name);
+		for (unsigned i = 0; i < COUNT_N; i++)
+			listing_uint(p->l, s.c[i]);
+	}
+	return 0;
 }
 
 static void version(struct control_request *r, int argc, const char *argv[], void *aux)
@@ -376,11 +221,8 @@ void verbs_init(void)
 		int max;
 		control_handler *run;
 	} core[] = {
-		{"cache/list", "[--json] [--port PORT] [--network NETWORK] [--limit N]", 7, cache_list},
-		{"cache/flush", "[--json]", 1, cache_flush},
 		{"worker/list", "[--json]", 1, worker_list},
 		{"worker/queues", "[--json]", 1, worker_queues},
-		{"port/stats", "[--json] [PORT]", 2, port_stats},
 		{"version", "[--json]", 1, version},
 	};
 
@@ -391,5 +233,10 @@ void verbs_init(void)
 			control_register("weir/version", core[i].usage, 0, core[i].max, core[i].run, NULL);
 	for (unsigned i = 0; i < stage_count(); i++)
 		for (const struct stage_verb *v = stage_get((uint8_t)i)->verbs; v && v->name; v++)
-			control_register(v->name, v->usage, 0, 16, run_stage_verb, (void *)(uintptr_t)v);
+			if (v->list)
+				pages_register(v->name, v->usage, v->list);
+			else
+				control_register(v->name, v->usage, 0, 16, run_stage_verb, (void *)(uintptr_t)v);
+	pages_register("port/stats", "[--json] [--limit N] [PORT]", port_stats);
+	cache_init();
 }

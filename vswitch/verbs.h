@@ -11,6 +11,8 @@
 
 // Registers the verbs of the core and of every stage. Main thread, once.
 void verbs_init(void);
+// Of cache.c.
+void cache_init(void);
 // Of ledger.c. `db`: for health; it may become unreachable, not go.
 void ledger_init(struct db *);
 // Of explain.c and tracer.c.

@@ -605,13 +605,13 @@ def test_generic(up):
 def test_control(weir):
     control = weir.control()
     control.answers.update({
-        "fdb/list": lambda *a: f"FDB {list(a)}", "health": "in order\n", "cache/list": lambda *a: json.dumps(a), "version": "weir 9",
+        "fdb/list": lambda *a: f"end\nFDB {list(a)}\n", "health": "in order\n", "cache/list": lambda *a: "end\n" + json.dumps(a), "version": "weir 9",
         "explain": lambda *a: repr(a), "vlog/set": lambda *a: "", "worker/list": "", "nat/list": lambda *a: f"NAT {list(a)}",
         "frob": lambda *a: f"FROB {list(a)}"})
-    assert weir("fdb", "list") == "FDB []\n" and weir("fdb", "list", "blue") == "FDB ['blue']\n"
+    assert weir("fdb", "list") == "FDB ['--page', 'start']\n" and weir("fdb", "list", "blue") == "FDB ['blue', '--page', 'start']\n"
     assert weir("health") == "in order\n" and weir("worker", "list") == "" and weir("version") == "weir 9\n"
-    assert weir.json("cache", "list", "--port", "vm1") == ["--json", "--port", "vm1"]
-    assert json.loads(weir("-f", "json", "cache", "list")) == ["--json"]
+    assert weir.json("cache", "list", "--port", "vm1") == ["--json", "--port", "vm1", "--page", "start"]
+    assert json.loads(weir("-f", "json", "cache", "list")) == ["--json", "--page", "start"]
     assert weir("explain", "--port", "vm1", "eth_src=1,ip") == "('--port', 'vm1', 'eth_src=1,ip')\n"
     weir("log", "set", "db:file:dbg", "-f", "json")
     assert control.called("vlog/set") == [["db:file:dbg"]]
@@ -632,9 +632,20 @@ def test_control(weir):
 
 def test_long_answer(weir):
     control = weir.control()
-    control.answers["cache/list"] = "x" * 79 + "\n" * 1
-    control.answers["cache/list"] = ("x" * 79 + "\n") * 50000
-    assert len(weir("cache", "list")) == 4000000
+    control.answers["health"] = ("x" * 79 + "\n") * 50000
+    assert len(weir("health")) == 4000000
+
+
+def test_parts(weir):
+    """A long list: each part is asked for with what the one before has said, and all are printed behind each other."""
+    control = weir.control()
+    parts = {"start": "next 1.2\nA\n", "1.2": "next 7\n", "7": "end\nB\n"}
+    control.answers["cache/list"] = lambda *a: parts[a[-1]]
+    assert weir("cache", "list", "--limit", "9") == "A\nB\n"
+    assert control.called("cache/list") == [["--limit", "9", "--page", at] for at in ("start", "1.2", "7")]
+    for nonsense in ("", "end", "next\nx", "ending\nx", "A\n"):
+        control.answers["cache/list"] = nonsense
+        assert weir.run("cache", "list")[0] == 1 and "answers nonsense" in weir.run("cache", "list")[2]
 
 
 def test_no_switch(weir):

@@ -444,7 +444,24 @@ static char *verb(const char *name, const char *arg, bool json)
 
 	while (strcmp(v->name, name))
 		v++;
-	char *text = v->run(arg ? 2 : 1, argv, json, &error);
+	if (v->run) {
+		char *text = v->run(arg ? 2 : 1, argv, json, &error);
+		return text ? text : error;
+	}
+	struct page p;
+	bool end;
+	page_begin(&p);
+	char *text = page_next(&p, v->list, arg ? 2 : 1, argv, json, &end, &error);
+	// Places without an entry are many pages' worth of looking; the few rows here may be in any of them.
+	while (text && !end) {
+		char *part = page_next(&p, v->list, arg ? 2 : 1, argv, json, &end, &error);
+
+		assert_non_null(part);
+		text = realloc(text, strlen(text) + strlen(part) + 1);
+		assert_non_null(text);
+		strcat(text, part);
+		free(part);
+	}
 	return text ? text : error;
 }
 
@@ -487,9 +504,14 @@ static void verbs(void **state)
 
 // ---- the table itself
 
-static void count_entry(const struct fdb_entry *e, void *arg)
+static unsigned count_entries(void)
 {
-	++*(unsigned *)arg;
+	struct fdb_entry e;
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < fdb_high(); i++)
+		n += fdb_at(i, &e) && e.index == i;
+	return n;
 }
 
 static void full_table(void **state)
@@ -497,7 +519,7 @@ static void full_table(void **state)
 	struct fdb_policy p = {.limit = UINT32_MAX};
 	bool changed;
 	uint32_t index;
-	unsigned n = 0, seen = 0;
+	unsigned n = 0;
 
 	fdb_set_policy(net->id, &p);
 	for (uint64_t i = 0; i < FDB_SIZE + 1000; i++) {
@@ -509,8 +531,7 @@ static void full_table(void **state)
 	}
 	assert_true(n >= FDB_SIZE - 64 && n < FDB_SIZE + 1000);
 	assert_int_equal(fdb_count(net->id), n);
-	fdb_each(count_entry, &seen);
-	assert_int_equal(seen, n);
+	assert_int_equal(count_entries(), n);
 	// No room for a static one either: its row says so.
 	struct config_fdb *f = lab_static(net, port[1], "02:ff:00:00:00:01");
 	lab_apply();
@@ -607,7 +628,7 @@ static void several_threads(void **state)
 	}
 	for (int i = 0; i < 2; i++)
 		pthread_join(t[i], NULL);
-	fdb_each(count_entry, &n);
+	n = count_entries();
 	assert_int_equal(fdb_count(net->id), n);
 	assert_true(n <= HOSTS / 2);
 	assert_true(l[0].learned + l[1].learned > 0);
