@@ -6,12 +6,14 @@
 
 #include <errno.h>
 #include <net/if.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <rte_branch_prediction.h>
 #include <rte_bus_vdev.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
@@ -31,9 +33,12 @@ struct eth {
 	uint16_t n_rxq, n_txq;
 	unsigned caps;
 	bool rx_interrupts;   // queues have a descriptor to wait for
+	bool rss;             // the device spreads what it receives over its queues
+	bool strips;          // it may take the outer VLAN tag off
 	uint16_t mtu;
 	struct rte_mempool *jumbo;
 	struct rte_device *device;
+	const char *driver;
 	rte_spinlock_t tx_lock[PORT_QUEUES]; // more workers than queues may share one
 };
 
@@ -56,12 +61,19 @@ static int configure(struct eth *e, const struct port_open *o, struct rte_eth_de
 	uint64_t want = RTE_ETH_TX_OFFLOAD_MULTI_SEGS | RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_TSO;
 
 	conf.txmode.offloads = info->tx_offload_capa & want;
+	if (!e->name[0]) // virtio passes partial checksums on to those who agree to it; other devices check, and nobody asks what they found
+		conf.rxmode.offloads = info->rx_offload_capa & (RTE_ETH_RX_OFFLOAD_TCP_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM);
+	if (e->strips && !(info->rx_offload_capa & RTE_ETH_RX_OFFLOAD_VLAN_STRIP))
+		return sentence_fail(-EINVAL, error, "options: vlan-strip: the device can't do it");
+	if (e->strips)
+		conf.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_VLAN_STRIP;
 	if (e->n_rxq > 1 && info->flow_type_rss_offloads && !e->name[0]) {
 		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 		conf.rx_adv_conf.rss_conf.rss_hf = info->flow_type_rss_offloads & (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP);
 	}
 	int rc = rte_eth_dev_configure(e->id, e->n_rxq, e->n_txq, &conf);
 	e->rx_interrupts = rc == 0;
+	e->rss = conf.rxmode.mq_mode == RTE_ETH_MQ_RX_RSS;
 	if (rc) {
 		conf.intr_conf.rxq = 0;
 		rc = rte_eth_dev_configure(e->id, e->n_rxq, e->n_txq, &conf);
@@ -129,15 +141,22 @@ static void close_eth(void *dev)
 	free(e);
 }
 
-// The Ethernet device that `devargs` made: by its name, or, for devargs that name it in another way, by what they match.
-static uint16_t find_device(const char *devargs)
+static uint16_t find_by_name(const char *devargs)
 {
 	char name[64];
-	struct rte_dev_iterator it;
 	uint16_t id;
 
 	snprintf(name, sizeof name, "%.*s", (int)strcspn(devargs, ","), devargs);
-	if (!rte_eth_dev_get_port_by_name(name, &id))
+	return rte_eth_dev_get_port_by_name(name, &id) ? RTE_MAX_ETHPORTS : id;
+}
+
+// The Ethernet device that `devargs` made: by its name, or, for devargs that name it in another way, by what they match.
+static uint16_t find_device(const char *devargs)
+{
+	struct rte_dev_iterator it;
+	uint16_t id = find_by_name(devargs);
+
+	if (id != RTE_MAX_ETHPORTS)
 		return id;
 	RTE_ETH_FOREACH_MATCHING_DEV(id, devargs, &it) {
 		rte_eth_iterator_cleanup(&it);
@@ -154,7 +173,8 @@ static int open_device(struct eth *e, const char *devargs, const struct port_ope
 	e->id = RTE_MAX_ETHPORTS;
 	for (unsigned q = 0; q < PORT_QUEUES; q++)
 		rte_spinlock_init(&e->tx_lock[q]);
-	e->n_txq = e->n_rxq > o->n_workers ? e->n_rxq : (uint16_t)o->n_workers;
+	if (!e->n_txq)
+		e->n_txq = e->n_rxq > o->n_workers ? e->n_rxq : (uint16_t)o->n_workers;
 	if (e->n_txq < 1)
 		e->n_txq = 1;
 	if (e->n_txq > PORT_QUEUES)
@@ -163,12 +183,14 @@ static int open_device(struct eth *e, const char *devargs, const struct port_ope
 		close_eth(e);
 		return sentence_fail(-ENOSPC, error, "this DPDK takes %d devices, and all are in use", RTE_MAX_ETHPORTS);
 	}
-	int rc = rte_dev_probe(devargs);
+	// A PCI device that was bound to vfio before the start is there already.
+	uint16_t id = find_by_name(devargs);
+	int rc = id == RTE_MAX_ETHPORTS ? rte_dev_probe(devargs) : 0;
 	if (rc) {
 		close_eth(e);
 		return sentence_fail(rc, error, "DPDK can't open %s: %s", devargs, strerror(-rc));
 	}
-	uint16_t id = find_device(devargs);
+	id = find_device(devargs);
 	if (id == RTE_MAX_ETHPORTS || rte_eth_dev_info_get(id, &info)) {
 		close_eth(e);
 		return sentence_fail(-ENODEV, error, "DPDK opened %s, but it is no network device", devargs);
@@ -180,6 +202,7 @@ static int open_device(struct eth *e, const char *devargs, const struct port_ope
 	in_use[id] = true;
 	e->id = id;
 	e->device = info.device;
+	e->driver = info.driver_name;
 	rc = set_up(e, o, error);
 	if (rc) {
 		close_eth(e);
@@ -272,13 +295,22 @@ static int open_kernel(const struct port_open *o, void **dev, char **error)
 
 static int open_dpdk(const struct port_open *o, void **dev, char **error)
 {
-	const char *devargs = config_map_get(&o->config->options, "devargs", NULL);
+	const struct config_map *options = &o->config->options;
+	const char *devargs = config_map_get(options, "devargs", NULL), *bad = NULL;
 	struct eth *e;
 
 	if (!devargs || !*devargs)
 		return sentence_fail(-EINVAL, error, "options: devargs is missing: say which device, such as 0000:03:00.0 or net_ring0");
 	e = eth_new(o, error);
-	return e ? open_device(e, devargs, o, dev, error) : -EINVAL;
+	if (!e)
+		return -EINVAL;
+	e->strips = config_map_bool(options, "vlan-strip", false);
+	e->n_txq = (uint16_t)config_map_uint(options, "tx-queues", 0, 1, PORT_QUEUES, &bad);
+	if (bad) {
+		free(e);
+		return sentence_fail(-EINVAL, error, "options: %s is not right: see weir-db(5)", bad);
+	}
+	return open_device(e, devargs, o, dev, error);
 }
 
 // Another MTU leaves the device as it is where it can.
@@ -307,6 +339,16 @@ static int kernel_link(const char *name)
 	return up;
 }
 
+static void __attribute__((format(printf, 3, 4))) status(struct port_state *s, const char *key, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	snprintf(s->status[s->n_status].key, sizeof s->status[0].key, "%s", key);
+	vsnprintf(s->status[s->n_status++].value, sizeof s->status[0].value, fmt, args);
+	va_end(args);
+}
+
 static void state_of(void *dev, struct port_state *s)
 {
 	struct eth *e = dev;
@@ -328,14 +370,15 @@ static void state_of(void *dev, struct port_state *s)
 		s->link_up = link.link_status;
 		if (!link.link_status)
 			snprintf(s->problem, sizeof s->problem, "the device has no link");
-		snprintf(s->status[s->n_status].key, sizeof s->status[0].key, "link_speed");
-		snprintf(s->status[s->n_status++].value, sizeof s->status[0].value, "%s", rte_eth_link_speed_to_str(link.link_speed));
+		status(s, "link_speed", "%s", rte_eth_link_speed_to_str(link.link_speed));
+		status(s, "driver", "%s", e->driver ? e->driver : "?");
+		status(s, "rx_queues", "%u", e->n_rxq);
+		status(s, "tx_queues", "%u", e->n_txq);
+		status(s, "rss", "%s", e->rss ? "on" : "off");
 	}
 	if (!rte_eth_stats_get(e->id, &stats)) {
-		snprintf(s->status[s->n_status].key, sizeof s->status[0].key, "device_rx_missed");
-		snprintf(s->status[s->n_status++].value, sizeof s->status[0].value, "%llu", (unsigned long long)(stats.imissed + stats.ierrors));
-		snprintf(s->status[s->n_status].key, sizeof s->status[0].key, "device_tx_errors");
-		snprintf(s->status[s->n_status++].value, sizeof s->status[0].value, "%llu", (unsigned long long)stats.oerrors);
+		status(s, "device_rx_missed", "%llu", (unsigned long long)(stats.imissed + stats.ierrors));
+		status(s, "device_tx_errors", "%llu", (unsigned long long)stats.oerrors);
 	}
 }
 
@@ -362,9 +405,24 @@ static unsigned caps(void *dev)
 	return ((struct eth *)dev)->caps;
 }
 
+// The pipeline wants packets as they were on the wire.
+static void put_tag_back(struct rte_mbuf **m)
+{
+	// A packet that has no room for its tag, which no driver makes, must not go on as one without: it dies as one that is too short.
+	if (rte_vlan_insert(m))
+		(*m)->pkt_len = (*m)->data_len = 0;
+	(*m)->ol_flags &= ~(uint64_t)(RTE_MBUF_F_RX_VLAN | RTE_MBUF_F_RX_VLAN_STRIPPED);
+}
+
 static uint16_t rx(void *dev, uint16_t q, struct rte_mempool *pool, struct rte_mbuf **m, uint16_t n)
 {
-	return rte_eth_rx_burst(((struct eth *)dev)->id, q, m, n);
+	const struct eth *e = dev;
+	uint16_t got = rte_eth_rx_burst(e->id, q, m, n);
+
+	for (uint16_t i = 0; unlikely(e->strips) && i < got; i++)
+		if (m[i]->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED)
+			put_tag_back(&m[i]);
+	return got;
 }
 
 static uint16_t tx(void *dev, uint16_t queue, unsigned worker, struct rte_mbuf **m, uint16_t n)
