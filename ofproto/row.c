@@ -1,5 +1,6 @@
 // row: see row.h.
 #include "row.h"
+#include "table_stat.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,10 +29,18 @@ static void index_put(uint32_t handle)
 	index_of[at] = handle;
 }
 
+static void fill_each(table_fill_fn *fn, void *arg)
+{
+	fn(arg, NULL, n_rows, 0);
+}
+
+static struct table_stat fill_stat = {.name = "row", .help = "database rows that packets were ever counted or decided by", .each = fill_each};
+
 static bool grow(void)
 {
 	if (n_rows < room)
 		return true;
+	table_stat_register(&fill_stat);
 	uint32_t want = room ? room * 2 : 256;
 	struct row_info *more = realloc(rows, want * sizeof *rows);
 	if (!more)
