@@ -217,6 +217,8 @@ const struct command commands[] = {
 	{"worker", "queues", "", 0, 0, CONTROL, .help = "list the receive queues and who serves them"},
 	{"health", NULL, "", 0, 0, CONTROL, .help = "show the ledger of packets, and what is wrong"},
 	{"drops", NULL, "", 0, 0, CONTROL, .help = "list dropped packets by reason and port"},
+	{"metrics", NULL, "[openmetrics|text]", 0, 1, CONTROL, .control = "metrics",
+	 .help = "print all counters as OpenMetrics, or in Prometheus' older text format"},
 	{"explain", NULL, "--port PORT MATCH|HEX", 1, ANY_NUMBER, CONTROL,
 	 .help = "say what would happen to a packet, stage by stage"},
 	{"trace", NULL, "[--port PORT] [--filter EXPRESSION] [--count N]", 0, ANY_NUMBER, CONTROL, .control = "trace/start",

@@ -4,6 +4,7 @@
 #include "db.h"
 #include "forward.h"
 #include "key.h"
+#include "metrics.h"
 #include "pages.h"
 #include "port.h"
 #include "reconcile.h"
@@ -371,6 +372,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 	}
 	control_run();
 	pages_run();
+	metrics_run(now);
 	if (due(&t->tick, now, TICK_MS)) {
 		stages_tick(clock_ns());
 		tracer_run(now);
@@ -440,6 +442,7 @@ int main(int argc, char *argv[])
 	struct db *db = db_open(o.db, o.host);
 	verbs_init();
 	ledger_init(db);
+	metrics_init(db, o.rundir, ring_main);
 	tracer_init();
 	if (explain_init())
 		die("out of memory");
@@ -447,6 +450,7 @@ int main(int argc, char *argv[])
 	main_loop(db, signal_fd);
 	log_line('i', "main", "ending");
 	tell_systemd("STOPPING=1");
+	metrics_close();
 	tracer_stop_all();
 	port_close_all();
 	thread_stop_all();
