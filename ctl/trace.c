@@ -16,7 +16,8 @@
 
 #define READ_INTERVAL_MS 100
 
-int end_signals(void)
+// A descriptor that is readable when the user wants an end. Blocked signals don't tear a call to the switch apart.
+static int end_signals(void)
 {
 	sigset_t set;
 

@@ -1,13 +1,10 @@
 // row: see row.h.
 #include "row.h"
+#include "table_stat.h"
 
-#include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-// Held by the main thread while it changes `rows` or a name, and by others while they read.
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct row_info *rows;
 static uint32_t n_rows, room;
 
@@ -32,17 +29,23 @@ static void index_put(uint32_t handle)
 	index_of[at] = handle;
 }
 
+static void fill_each(table_fill_fn *fn, void *arg)
+{
+	fn(arg, NULL, n_rows, 0);
+}
+
+static struct table_stat fill_stat = {.name = "row", .help = "database rows that packets were ever counted or decided by", .each = fill_each};
+
 static bool grow(void)
 {
 	if (n_rows < room)
 		return true;
+	table_stat_register(&fill_stat);
 	uint32_t want = room ? room * 2 : 256;
-	pthread_mutex_lock(&lock);
 	struct row_info *more = realloc(rows, want * sizeof *rows);
-	rows = more ? more : rows;
-	pthread_mutex_unlock(&lock);
 	if (!more)
 		return false;
+	rows = more;
 	room = want;
 	uint32_t *index = calloc(want * 2, sizeof *index);
 	if (!index)
@@ -66,10 +69,8 @@ uint32_t row_intern(const char *table, const struct row_id *id, const char *name
 			if (strcmp(r->name, name)) {
 				char *copy = strdup(name);
 				if (copy) {
-					pthread_mutex_lock(&lock);
 					free((char *)r->name);
 					r->name = copy;
-					pthread_mutex_unlock(&lock);
 				}
 			}
 			return index_of[at];
@@ -79,10 +80,8 @@ uint32_t row_intern(const char *table, const struct row_id *id, const char *name
 		free(copy);
 		return 0;
 	}
-	pthread_mutex_lock(&lock);
 	rows[n_rows] = (struct row_info){.table = table, .name = copy, .id = *id};
 	n_rows++;
-	pthread_mutex_unlock(&lock);
 	index_put(n_rows);
 	return n_rows;
 }
@@ -90,14 +89,4 @@ uint32_t row_intern(const char *table, const struct row_id *id, const char *name
 const struct row_info *row_get(uint32_t handle)
 {
 	return handle && handle <= n_rows ? &rows[handle - 1] : NULL;
-}
-
-bool row_describe(uint32_t handle, char *text, size_t n)
-{
-	pthread_mutex_lock(&lock);
-	const struct row_info *r = row_get(handle);
-	if (r)
-		snprintf(text, n, "%s %s", r->table, r->name);
-	pthread_mutex_unlock(&lock);
-	return r != NULL;
 }

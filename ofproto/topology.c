@@ -4,6 +4,7 @@
 #include "key.h"
 #include "row.h"
 #include "sentence.h"
+#include "table_stat.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -196,12 +197,24 @@ static void publish_ports(struct lport **fresh)
 	}
 }
 
+static void fill_each(table_fill_fn *fn, void *arg)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 1; i < MAX_NETWORKS; i++)
+		n += topology_networks[i] != NULL;
+	fn(arg, NULL, n, MAX_NETWORKS - 1);
+}
+
+static struct table_stat fill_stat = {.name = "network", .help = "networks", .each = fill_each};
+
 int topology_reconcile(struct config *c, uint32_t (*fields_of)(const struct config_network *))
 {
 	struct lport **fresh = calloc(MAX_PORTS, sizeof *fresh);
 	bool *seen = calloc(MAX_NETWORKS, sizeof *seen);
 	int rc = 0;
 
+	table_stat_register(&fill_stat);
 	if (!fresh || !seen) {
 		free(fresh);
 		free(seen);

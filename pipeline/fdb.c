@@ -2,6 +2,7 @@
 #include "fdb.h"
 #include "sentence.h"
 #include "stage.h"
+#include "table_stat.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -465,6 +466,30 @@ static char *verb_flush(int argc, const char *argv[], bool json, char **error)
 	return text;
 }
 
+// ---- set up
+
+static void network_fill(table_fill_fn *fn, void *arg)
+{
+	for (uint16_t i = 1; i < MAX_NETWORKS; i++)
+		if (network_get(i))
+			fn(arg, network_get(i)->name, fdb_count(i), fdb_limit(i));
+}
+
+static struct table_stat network_stat = {
+	.name = "fdb_network", .help = "learned addresses of a network", .label = "network", .each = network_fill};
+
+static int stage_init(void)
+{
+	table_stat_register(&network_stat);
+	return fdb_init();
+}
+
+static void stage_fini(void)
+{
+	table_stat_unregister(&network_stat);
+	fdb_fini();
+}
+
 static const struct stage_verb fdb_verbs[] = {
 	{"fdb/list", "[NETWORK]", "addresses, learned and static", NULL, verb_list},
 	{"fdb/flush", "[NETWORK]", "forget learned addresses", verb_flush},
@@ -472,4 +497,4 @@ static const struct stage_verb fdb_verbs[] = {
 };
 
 STAGE(fdb, .resolve = fdb_resolve, .commit = fdb_commit, .refresh = fdb_refresh, .format = fdb_format, .reconcile = fdb_reconcile,
-      .tick = fdb_tick, .init = fdb_init, .fini = fdb_fini, .verbs = fdb_verbs);
+      .tick = fdb_tick, .init = stage_init, .fini = stage_fini, .verbs = fdb_verbs);

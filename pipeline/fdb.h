@@ -71,6 +71,7 @@ unsigned fdb_remove_if(bool (*which)(const struct fdb_entry *, void *arg), void 
 // The entry of this index; an entry keeps its index. False: there is none, or index is fdb_high() or more.
 bool fdb_at(uint32_t index, struct fdb_entry *);
 uint32_t fdb_high(void);
-uint32_t fdb_count(uint16_t network);
+uint32_t fdb_count(uint16_t network); // learned ones
+uint32_t fdb_limit(uint16_t network); // of those, its policy's
 
 #endif

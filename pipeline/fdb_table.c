@@ -2,6 +2,7 @@
 #include "fdb.h"
 #include "key.h"
 #include "rcu.h"
+#include "table_stat.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -44,6 +45,13 @@ static uint32_t hash_key(const void *key, uint32_t len, uint32_t init)
 	return (uint32_t)key_mum(k ^ key_secret[0], key_secret[1]);
 }
 
+static void fill_each(table_fill_fn *fn, void *arg)
+{
+	fn(arg, NULL, (uint64_t)rte_hash_count(hash), FDB_SIZE);
+}
+
+static struct table_stat fill_stat = {.name = "fdb", .help = "addresses, learned and static", .each = fill_each};
+
 int fdb_init(void)
 {
 	key_init(); // the secret of the hash
@@ -74,11 +82,13 @@ int fdb_init(void)
 	memset(policy, 0, sizeof policy);
 	memset(port_limit, 0, sizeof port_limit);
 	cursor = 0;
+	table_stat_register(&fill_stat);
 	return 0;
 }
 
 void fdb_fini(void)
 {
+	table_stat_unregister(&fill_stat);
 	rte_hash_free(hash);
 	hash = NULL;
 	free(side);
@@ -330,6 +340,11 @@ bool fdb_at(uint32_t index, struct fdb_entry *e)
 		return false;
 	fill(e, key, to_value(data), index);
 	return true;
+}
+
+uint32_t fdb_limit(uint16_t network)
+{
+	return policy[network].limit;
 }
 
 uint32_t fdb_count(uint16_t network)

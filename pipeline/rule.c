@@ -1,5 +1,6 @@
 // rule: the operator's rules (table Flow): what they say goes before what the forwarding database says.
 #include "rule_table.h"
+#include "table_stat.h"
 #include "forward.h"
 #include "rewrite.h"
 #include "sentence.h"
@@ -514,8 +515,37 @@ end:
 	return n < 0 ? n : 0;
 }
 
+static void rule_fill(table_fill_fn *fn, void *arg)
+{
+	for (uint16_t i = 0; i < MAX_NETWORKS; i++)
+		if (tables[i])
+			fn(arg, i ? network_get(i) ? network_get(i)->name : "?" : "", rule_table_size(tables[i]), 0);
+}
+
+static void work_fill(table_fill_fn *fn, void *arg)
+{
+	uint64_t used = 0;
+
+	for (size_t i = 0; i < n_rules; i++)
+		used += rules[i]->work != 0;
+	fn(arg, NULL, used, MAX_WORK - 1);
+}
+
+static struct table_stat rule_stat = {
+	.name = "rule", .help = "rules of a network; without one: of every network", .label = "network", .each = rule_fill};
+static struct table_stat work_stat = {.name = "rule_action", .help = "rules that set fields or send copies", .each = work_fill};
+
+static int rule_init(void)
+{
+	table_stat_register(&rule_stat);
+	table_stat_register(&work_stat);
+	return 0;
+}
+
 static void rule_fini(void)
 {
+	table_stat_unregister(&rule_stat);
+	table_stat_unregister(&work_stat);
 	for (unsigned i = 0; i < MAX_NETWORKS; i++) {
 		rule_table_free(tables[i]);
 		tables[i] = NULL;
@@ -620,4 +650,4 @@ static const struct stage_verb rule_verbs[] = {
 };
 
 STAGE(rule, .resolve = rule_resolve, .run = rule_run, .writes = true, .format = rule_format, .fields = rule_fields, .prepare = rule_prepare,
-      .reconcile = rule_reconcile, .count = rule_count, .fini = rule_fini, .verbs = rule_verbs);
+      .reconcile = rule_reconcile, .count = rule_count, .init = rule_init, .fini = rule_fini, .verbs = rule_verbs);

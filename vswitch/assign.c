@@ -4,6 +4,7 @@
 #include "egress.h"
 #include "forward.h"
 #include "sentence.h"
+#include "table_stat.h"
 #include "thread_private.h"
 
 #include <errno.h>
@@ -38,6 +39,20 @@ static struct flow_table_config flow_config = {.limit = 1 << 20, .idle_ms = 1000
 
 // ---- pools
 
+static void pool_fill(table_fill_fn *fn, void *arg)
+{
+	for (int i = 0; i < RTE_MAX_NUMA_NODES; i++) {
+		char node[12];
+
+		snprintf(node, sizeof node, "%d", i);
+		if (pools[i])
+			fn(arg, node, rte_mempool_in_use_count(pools[i]), pools[i]->size);
+	}
+}
+
+static struct table_stat pool_stat = {
+	.name = "packet_buffer", .help = "packet buffers in use, also those in the rings of devices", .label = "numa_node", .each = pool_fill};
+
 struct rte_mempool *thread_pool(int node)
 {
 	char name[32];
@@ -51,6 +66,7 @@ struct rte_mempool *thread_pool(int node)
 	if (!pools[node])
 		log_line('e', "worker", "no memory for %u packet buffers on NUMA node %d (%s): lower other_config:mbufs or give the switch more memory",
 			 pool_size, node, rte_strerror(rte_errno));
+	table_stat_register(&pool_stat);
 	return pools[node];
 }
 

@@ -3,6 +3,7 @@
 
 #include "db_private.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,8 @@ enum db_key_kind {
 	KEY_OCTAL,
 	KEY_PATH,
 	KEY_CPUS,
-	KEY_PAIRS
+	KEY_PAIRS,
+	KEY_ADDRESS // IP address and port
 };
 
 struct db_key {
@@ -119,6 +121,26 @@ static bool pairs_ok(const char *s)
 	}
 }
 
+// "127.0.0.1:9477", "[::1]:9477"
+static bool address_ok(const char *s)
+{
+	const char *colon = strrchr(s, ':');
+	bool brackets = s[0] == '[';
+	char host[INET6_ADDRSTRLEN];
+	struct in6_addr a;
+	uint64_t port;
+
+	if (!colon || (brackets && (colon == s || colon[-1] != ']')))
+		return false;
+	size_t n = (size_t)(colon - s) - (brackets ? 2 : 0);
+	const char *p = colon + 1;
+	if (n >= sizeof host || !read_number(&p, 10, &port) || *p || !port || port > UINT16_MAX)
+		return false;
+	memcpy(host, s + brackets, n);
+	host[n] = 0;
+	return inet_pton(brackets ? AF_INET6 : AF_INET, host, &a) == 1;
+}
+
 static char *check_value(const struct db_key *k, const char *column, const char *value)
 {
 	const char *s = value;
@@ -154,6 +176,10 @@ static char *check_value(const struct db_key *k, const char *column, const char 
 	case KEY_PAIRS:
 		if (!pairs_ok(value))
 			return sentence("%s: %s must be a list of pairs such as 0:1,1:2, not \"%s\"", column, k->key, value);
+		return NULL;
+	case KEY_ADDRESS:
+		if (!address_ok(value))
+			return sentence("%s: %s must be an IP address and a port such as 127.0.0.1:9477 or [::1]:9477, not \"%s\"", column, k->key, value);
 		return NULL;
 	case KEY_STRING:
 		if (!*value)

@@ -1,10 +1,10 @@
 // weir-vswitchd: start-up, the main loop, the end.
-#include "capture.h"
 #include "clock.h"
 #include "control.h"
 #include "db.h"
 #include "forward.h"
 #include "key.h"
+#include "metrics.h"
 #include "pages.h"
 #include "port.h"
 #include "reconcile.h"
@@ -372,7 +372,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 	}
 	control_run();
 	pages_run();
-	capture_run();
+	metrics_run(now);
 	if (due(&t->tick, now, TICK_MS)) {
 		stages_tick(clock_ns());
 		tracer_run(now);
@@ -442,16 +442,16 @@ int main(int argc, char *argv[])
 	struct db *db = db_open(o.db, o.host);
 	verbs_init();
 	ledger_init(db);
+	metrics_init(db, o.rundir, ring_main);
 	tracer_init();
-	capture_init(o.rundir, ring_main);
 	if (explain_init())
 		die("out of memory");
 	log_line('i', "main", "weir-vswitchd %s runs as host %s, database %s, control socket %s", WEIR_VERSION, o.host, o.db, path);
 	main_loop(db, signal_fd);
 	log_line('i', "main", "ending");
 	tell_systemd("STOPPING=1");
+	metrics_close();
 	tracer_stop_all();
-	capture_stop_all();
 	port_close_all();
 	thread_stop_all();
 	pages_stop();

@@ -3,6 +3,7 @@
 #include "buf.h"
 #include "control.h"
 #include "sentence.h"
+#include "table_stat.h"
 #include "thread.h"
 
 #include <errno.h>
@@ -21,11 +22,19 @@ static void (*on_change)(void);
 
 static const struct port_ops *const kinds[] = {&port_ops_vhost, &port_ops_tap, &port_ops_kernel, &port_ops_dpdk};
 
+static void fill_each(table_fill_fn *fn, void *arg)
+{
+	fn(arg, NULL, port_count(), MAX_PORTS - 1);
+}
+
+static struct table_stat fill_stat = {.name = "port", .help = "ports", .each = fill_each};
+
 void port_init(const char *rundir, void (*changed)(void))
 {
 	run_folder = rundir;
 	on_change = changed;
 	ports[0] = &own;
+	table_stat_register(&fill_stat);
 }
 
 struct port *port_get(uint16_t id)

@@ -1,7 +1,7 @@
 // reconcile: see reconcile.h.
 #include "reconcile.h"
-#include "capture.h"
 #include "control.h"
+#include "metrics.h"
 #include "port.h"
 #include "sentence.h"
 #include "stage.h"
@@ -92,7 +92,7 @@ const char *reconcile_port_error(const struct row_id *row)
 
 const char *reconcile_problem(void)
 {
-	return problem;
+	return problem ? problem : metrics_problem();
 }
 
 void reconcile(struct config *c, struct db *db)
@@ -108,11 +108,11 @@ void reconcile(struct config *c, struct db *db)
 		log_line('w', "config", "%s", problem);
 	db_set_stats_interval(db, (unsigned)config_map_uint(&c->other_config, "stats-interval", 5000, 100, 3600000, &bad));
 	port_reconcile_begin(c);
-	capture_ports_changed();
 	int rc = stages_reconcile(c);
 	if (rc)
 		log_line('e', "config", "not all of the configuration could be applied: %s", strerror(-rc));
 	port_reconcile_end(c);
+	metrics_reconcile(c);
 	thread_assign(false);
 	keep_errors(c);
 	for (size_t i = 0; i < c->n_networks; i++)
@@ -209,9 +209,9 @@ static void report_host(struct db *db, bool stats)
 		{"dpdk_version", rte_version()},
 		{"workers", workers},
 		{"networks", networks},
-		{"problem", problem ? problem : ""},
+		{"problem", reconcile_problem() ? reconcile_problem() : ""},
 	};
-	db_host_status(db, kv, sizeof kv / sizeof kv[0] - !problem);
+	db_host_status(db, kv, sizeof kv / sizeof kv[0] - !reconcile_problem());
 	if (!stats)
 		return;
 	port_counts(port_get(0), &sum);

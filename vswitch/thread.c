@@ -4,6 +4,7 @@
 #include "control.h"
 #include "egress.h"
 #include "forward.h"
+#include "table_stat.h"
 
 #include <errno.h>
 #include <numa.h>
@@ -471,6 +472,22 @@ static void thread_free(struct thread *t)
 	free(t);
 }
 
+static void flow_fill(table_fill_fn *fn, void *arg)
+{
+	for (unsigned i = 0; i < MAX_WORKERS; i++) {
+		struct flow_table_stats s;
+		char id[12];
+
+		if (!threads[i])
+			continue;
+		flow_table_stats(threads[i]->w.flows, &s);
+		snprintf(id, sizeof id, "%u", i);
+		fn(arg, id, s.flows, s.limit);
+	}
+}
+
+static struct table_stat flow_stat = {.name = "flow", .help = "cached flows of a worker", .label = "worker", .each = flow_fill};
+
 struct thread *thread_start(unsigned id, int core, const struct flow_table_config *flows)
 {
 	struct thread *t = aligned_alloc(64, (sizeof *t + 63) & ~(size_t)63);
@@ -516,6 +533,7 @@ struct thread *thread_start(unsigned id, int core, const struct flow_table_confi
 		return NULL;
 	}
 	threads[id] = t;
+	table_stat_register(&flow_stat);
 	return t;
 }
 
