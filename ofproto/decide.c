@@ -1,8 +1,10 @@
 // decide: how the packet path comes to a decision: every stage's resolve, effects, the flow. See forward_private.h.
 #include "forward_private.h"
+#include "probe.h"
 
 #include <string.h>
 #include <rte_branch_prediction.h>
+#include <rte_cycles.h>
 
 // The rows that the stage named, behind its own line.
 static void trace_because(struct resolve *r)
@@ -114,10 +116,19 @@ static struct flow *keep(struct resolve *r, const struct lookup *l, struct flow 
 	return record;
 }
 
+static __rte_noinline void probe_resolve(const struct resolve *r, uint64_t ticks)
+{
+	static const char *const kinds[] = {[OUT_NONE] = "none", [OUT_PORT] = "port", [OUT_FLOOD] = "flood", [OUT_DROP] = "drop"};
+	uint64_t ns = (uint64_t)((double)ticks * 1e9 / (double)rte_get_tsc_hz());
+
+	PROBE(resolve, lport_name(r->pkt->in_port), ns, kinds[r->flow->out_kind & 3], r->w->id);
+}
+
 struct flow *forward_resolve(struct worker *w, struct rte_mbuf *m, struct lookup *l, struct flow *old, struct flow *scratch)
 {
 	struct flow_cold cold;
 	struct resolve r;
+	uint64_t start = PROBE_ON(resolve) ? rte_rdtsc() : 0;
 
 	resolve_start(&r, w, m, &l->whole, scratch, &cold);
 	r.trace = pkt_of(m)->trace;
@@ -127,7 +138,10 @@ struct flow *forward_resolve(struct worker *w, struct rte_mbuf *m, struct lookup
 	commit(&r);
 	worker_count(w, pkt_of(m)->in_port, COUNT_RESOLVED, 1);
 	w->tally.resolved++;
-	return keep(&r, l, old);
+	struct flow *f = keep(&r, l, old);
+	if (start)
+		probe_resolve(&r, rte_rdtsc() - start);
+	return f;
 }
 
 // A traced packet that a cached flow serves: shows how the decision came about, by making it once more, and holds both to each other.

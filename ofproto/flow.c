@@ -1,5 +1,7 @@
 // flow: see flow.h.
 #include "flow.h"
+#include "probe.h"
+#include "topology.h"
 
 #include <stdlib.h>
 #include <emmintrin.h>
@@ -429,10 +431,20 @@ static void change_end(struct flow_cold *c)
 	__atomic_store_n(&c->version, c->version + 1, __ATOMIC_RELEASE);
 }
 
-static void remove_index(struct flow_table *t, uint32_t i)
+static __rte_noinline void probe_end(const struct flow_table *t, uint32_t i, const char *why)
+{
+	const struct flow *f = &t->record[i].flow;
+
+	PROBE(flow_end, lport_name(t->cold[i].port), why, f->packets, f->bytes, f->used_ms - t->cold[i].created_ms);
+}
+
+// `why`: in a word, for the probe.
+static void remove_index(struct flow_table *t, uint32_t i, const char *why)
 {
 	struct flow_cold *c = &t->cold[i];
 
+	if (PROBE_ON(flow_end))
+		probe_end(t, i, why);
 	bucket_take(t, &t->bucket[bucket_index(t, c->hash)], i);
 	list_del(t, i);
 	change_begin(c);
@@ -446,7 +458,7 @@ static void remove_index(struct flow_table *t, uint32_t i)
 
 void flow_table_remove(struct flow_table *t, struct flow *f)
 {
-	remove_index(t, flow_index(t, f));
+	remove_index(t, flow_index(t, f), "replaced");
 }
 
 // Second chance over the port's own flows, oldest first. Returns whether one went.
@@ -458,7 +470,7 @@ static bool evict(struct flow_table *t, uint16_t port, uint32_t now_ms)
 		if (i == NONE)
 			return false;
 		if (now_ms - t->record[i].flow.used_ms >= EVICT_IDLE_MS) {
-			remove_index(t, i);
+			remove_index(t, i, "evicted");
 			t->evictions++;
 			return true;
 		}
@@ -478,7 +490,7 @@ static void evict_largest(struct flow_table *t)
 			largest = i;
 	if (t->port[largest].first == NONE)
 		return;
-	remove_index(t, t->port[largest].first);
+	remove_index(t, t->port[largest].first, "evicted");
 	t->evictions++;
 }
 
@@ -530,6 +542,7 @@ struct flow *flow_table_insert(struct flow_table *t, const struct flow_key *key,
 	change_end(c);
 	__atomic_store_n(&t->n, t->n + 1, __ATOMIC_RELAXED);
 	t->inserts++;
+	PROBE(flow_new, lport_name(port), t->n);
 	return &r->flow;
 }
 
@@ -544,7 +557,7 @@ void flow_table_sweep(struct flow_table *t, uint32_t now_ms)
 			return;
 		uint32_t i = t->hand++;
 		if (t->cold[i].in_use && now_ms - t->record[i].flow.used_ms >= t->idle_ms) {
-			remove_index(t, i);
+			remove_index(t, i, "idle");
 			t->expiries++;
 		}
 	}
@@ -553,7 +566,7 @@ void flow_table_sweep(struct flow_table *t, uint32_t now_ms)
 void flow_table_drop_port(struct flow_table *t, uint16_t port)
 {
 	while (t->port[port].first != NONE)
-		remove_index(t, t->port[port].first);
+		remove_index(t, t->port[port].first, "port");
 }
 
 void flow_decide(struct flow_table *t, struct flow *record, const struct flow *decision, const struct flow_cold *from)

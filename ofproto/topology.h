@@ -58,6 +58,14 @@ static inline const struct lport *lport_get(uint16_t id)
 	return rcu_read(topology_ports[id & (MAX_PORTS - 1)]);
 }
 
+// For people; never NULL.
+static inline const char *lport_name(uint16_t id)
+{
+	const struct lport *lp = lport_get(id);
+
+	return lp ? lp->name : id ? "a port that is gone" : "the switch";
+}
+
 static inline const struct network *network_get(uint16_t id)
 {
 	return rcu_read(topology_networks[id & (MAX_NETWORKS - 1)]);

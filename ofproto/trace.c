@@ -56,16 +56,9 @@ void trace_unref(struct trace *t)
 		t->done(t, t->arg);
 }
 
-static const char *port_name(uint16_t id)
-{
-	const struct lport *lp = lport_get(id);
-
-	return lp ? lp->name : id ? "a port that is gone" : "the switch";
-}
-
 static void format_received(const struct core_record *r, struct buf *b)
 {
-	buf_add(b, "from %s, %u bytes, ", port_name(r->port), r->len);
+	buf_add(b, "from %s, %u bytes, ", lport_name(r->port), r->len);
 	buf_add_mac(b, r->src);
 	buf_add(b, " > ");
 	buf_add_mac(b, r->dst);
@@ -95,7 +88,7 @@ static void format_decided(const struct core_record *r, struct buf *b)
 
 	switch ((enum out_kind)r->out_kind) {
 	case OUT_PORT:
-		buf_add(b, "output to %s", port_name(r->port));
+		buf_add(b, "output to %s", lport_name(r->port));
 		if (r->vlan_op == VLAN_OP_POP)
 			buf_add(b, ", outer tag taken off");
 		else if (r->vlan_op == VLAN_OP_PUSH)
@@ -147,19 +140,19 @@ static void format_core(const struct core_record *r, struct buf *b)
 		format_decided(r, b);
 		break;
 	case CORE_COPY:
-		buf_add(b, "a copy for %s", port_name(r->port));
+		buf_add(b, "a copy for %s", lport_name(r->port));
 		break;
 	case CORE_FURTHER:
-		buf_add(b, "a copy for %s, as a rule wants", port_name(r->port));
+		buf_add(b, "a copy for %s, as a rule wants", lport_name(r->port));
 		break;
 	case CORE_SENT:
-		buf_add(b, "out by %s", port_name(r->port));
+		buf_add(b, "out by %s", lport_name(r->port));
 		break;
 	case CORE_DROPPED:
 		buf_add(b, "dropped (%s.%s): %s", reason_get(r->reason)->module, reason_get(r->reason)->name, reason_get(r->reason)->text);
 		break;
 	case CORE_QUEUED:
-		buf_add(b, "waits in the queue of %s", port_name(r->port));
+		buf_add(b, "waits in the queue of %s", lport_name(r->port));
 		break;
 	case CORE_BECAUSE:
 		format_row(r->row, b);

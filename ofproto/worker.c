@@ -1,5 +1,6 @@
 // worker: packets' ends, and the counters on the way there.
 #include "worker.h"
+#include "probe.h"
 #include "topology.h"
 #include "trace.h"
 
@@ -48,6 +49,11 @@ static void trace_end(struct trace *t, uint8_t kind, uint16_t port, uint16_t rea
 	trace_unref(t);
 }
 
+static __rte_noinline void probe_drop(struct worker *w, const struct rte_mbuf *m, uint16_t origin, uint16_t reason)
+{
+	PROBE(drop, lport_name(origin), reason_get(reason)->module, reason_get(reason)->name, m->pkt_len, w->id);
+}
+
 // On the ledger of the packet's origin, by reason and by row.
 static void count_lost(struct worker *w, const struct rte_mbuf *m, uint16_t origin, uint16_t reason, uint32_t row)
 {
@@ -58,6 +64,8 @@ static void count_lost(struct worker *w, const struct rte_mbuf *m, uint16_t orig
 		count_drop(&pw->counts, reason);
 	if (likely(pw && w->drops))
 		drop_note(w->drops, pw->id, reason, row, m, w->now, w->now_ms);
+	if (PROBE_ON(drop))
+		probe_drop(w, m, origin, reason);
 }
 
 void worker_drop_for(struct worker *w, struct rte_mbuf *m, uint16_t reason, uint32_t row)
