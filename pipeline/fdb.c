@@ -1,6 +1,7 @@
 // fdb: learns the source address, looks the destination up, and says where the frame goes.
 #include "fdb.h"
 #include "sentence.h"
+#include "notice.h"
 #include "stage.h"
 #include "table_stat.h"
 
@@ -252,6 +253,18 @@ static void removed(uint64_t key)
 	gen_bump(gen_slot(GEN_FDB, key));
 }
 
+static void say_held(const struct fdb_entry *e)
+{
+	const struct network *net = network_get(e->network);
+	struct buf mac = {0};
+
+	buf_add_mac(&mac, e->mac);
+	notice('w', "fdb", (const struct log_field[]){{"mac", mac.text}, {"network", net ? net->name : NULL}, {"port", lport_name(e->port)}, {NULL, NULL}},
+	       "address %s moves to and fro between ports: it is held on %s for now; look for a loop, or for two guests with one address", mac.text,
+	       lport_name(e->port));
+	free(mac.text);
+}
+
 // The static entries that are wanted: an open-addressed set of keys, none of which is 0.
 struct wanted {
 	uint64_t *key;
@@ -386,7 +399,7 @@ static void fdb_tick(uint64_t now)
 {
 	clock_now = now;
 	// The whole table within about ten ticks.
-	fdb_age((uint32_t)(now / 1000000000ULL), FDB_SIZE / 8, removed);
+	fdb_age((uint32_t)(now / 1000000000ULL), FDB_SIZE / 8, removed, say_held);
 }
 
 // ---- verbs

@@ -64,8 +64,8 @@ void fdb_set_port_limit(uint16_t port, uint32_t limit); // 0: none
 // False: no room.
 bool fdb_set_static(uint64_t key, uint16_t port, uint32_t row);
 bool fdb_remove(uint64_t key);
-// Looks at up to `budget` entries from where the last call stopped, removes aged ones.
-void fdb_age(uint32_t now_s, unsigned budget, void (*removed)(uint64_t key));
+// Looks at up to `budget` entries from where the last call stopped, removes aged ones. held(): once for each time that an address is held.
+void fdb_age(uint32_t now_s, unsigned budget, void (*removed)(uint64_t key), void (*held)(const struct fdb_entry *));
 // Removes what `which` says. Returns how many.
 unsigned fdb_remove_if(bool (*which)(const struct fdb_entry *, void *arg), void *arg, void (*removed)(uint64_t key));
 // The entry of this index; an entry keeps its index. False: there is none, or index is fdb_high() or more.

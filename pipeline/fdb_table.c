@@ -26,6 +26,7 @@ struct side {
 	uint32_t window;  // seconds: start of the window that `moves` counts
 	uint32_t held_to; // seconds; 0: not held
 	uint32_t moves;
+	uint32_t told;    // the value of held_to that was told of last; main thread
 };
 
 static struct rte_hash *hash;
@@ -276,7 +277,19 @@ bool fdb_remove(uint64_t key)
 	return there;
 }
 
-void fdb_age(uint32_t now_s, unsigned budget, void (*removed)(uint64_t key))
+static void tell_held(uint64_t key, struct value v, uint32_t at, void (*held)(const struct fdb_entry *))
+{
+	uint32_t to = __atomic_load_n(&side[at].held_to, __ATOMIC_RELAXED);
+	struct fdb_entry e;
+
+	if (likely(!to || to == side[at].told))
+		return;
+	side[at].told = to;
+	fill(&e, key, v, at);
+	held(&e);
+}
+
+void fdb_age(uint32_t now_s, unsigned budget, void (*removed)(uint64_t key), void (*held)(const struct fdb_entry *))
 {
 	const void *k;
 	void *data;
@@ -290,6 +303,7 @@ void fdb_age(uint32_t now_s, unsigned budget, void (*removed)(uint64_t key))
 		}
 		uint64_t key;
 		memcpy(&key, k, sizeof key);
+		tell_held(key, to_value(data), (uint32_t)at, held);
 		uint32_t ageing = policy[key >> 48].ageing_s;
 		if (to_value(data).is_static || !ageing)
 			continue;

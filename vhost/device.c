@@ -162,6 +162,8 @@ static int new_connection(int vid)
 		p->connected = true;
 		p->conn_vid = vid;
 		p->connects++;
+	} else {
+		p->refused++;
 	}
 	pthread_mutex_unlock(&p->lock);
 	// One socket is one guest: the second front-end of a listening socket is sent away.

@@ -96,6 +96,7 @@ struct vhost_port {
 	int numa_node;
 	uint16_t guest_mtu;
 	uint32_t connects;
+	uint32_t refused; // front-ends that were sent away
 	struct negotiation talk;
 	uint64_t rx_since[VHOST_MAX_QUEUES]; // ns, main thread: since when a transmit ring has not moved although it holds something; 0: it has
 	uint16_t rx_place[VHOST_MAX_QUEUES];

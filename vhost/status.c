@@ -246,6 +246,7 @@ void vhost_status(struct vhost_port *p, struct vhost_status *s)
 	s->connected = p->connected;
 	s->running = p->running;
 	s->connects = p->connects;
+	s->refused = p->refused;
 	s->numa_node = p->running ? p->numa_node : -1;
 	s->rx_errors = p->rx_errors;
 	if (p->fault[0] && now > p->fault_at + FAULT_SHOWN && p->running)

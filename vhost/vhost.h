@@ -54,6 +54,7 @@ struct vhost_status {
 	uint16_t tx_queues;     // switch -> guest
 	int numa_node;          // of the guest's memory; -1: not known
 	uint32_t connects;      // times that a front-end connected
+	uint32_t refused;       // front-ends that were sent away, as another one has the socket
 	uint64_t rx_errors;     // packets that the checks of vhost_rx() dropped
 	char problem[256];      // why no traffic passes, one sentence; "" if all is well. One of: not connected, guest driver
 				// not ready, memory not shared, no receive buffers posted, socket permission, features refused

@@ -485,7 +485,7 @@ void thread_stop_all(void)
 static void join_port(struct port *p, void *arg)
 {
 	if (p->id && thread_attach(p))
-		log_line('e', "worker", "port %s: no memory to attach it to a new worker", p->name);
+		log_event('e', "worker", LOG_FIELDS({"port", p->name}), "port %s: no memory to attach it to a new worker", p->name);
 }
 
 // "1-3,5" to a set; false: not a list of CPUs that this process may run on.

@@ -1,20 +1,16 @@
-// control: the control socket, the main thread's poll loop and the log, on Open vSwitch's unixctl, poll-loop and vlog.
+// control: the control socket and the main thread's poll loop, on Open vSwitch's unixctl and poll-loop.
 #include "openvswitch.h"
 
 #include "control.h"
 #include "control_signals.h"
 
-#include "openvswitch/hmap.h"
+#include "openvswitch/list.h"
 #include "openvswitch/poll-loop.h"
-#include "openvswitch/vlog.h"
-#include "hash.h"
 #include "timeval.h"
 #include "unixctl.h"
 #include "util.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -187,67 +183,4 @@ void loop_block(void)
 long long loop_msec(void)
 {
 	return time_msec();
-}
-
-// ---- the log
-
-// A module of vlog's appears with its first line. It has the levels of this one, so that "vlog/set ANY:..." holds for
-// modules that come later too.
-VLOG_DEFINE_THIS_MODULE(weir);
-
-struct log_module {
-	struct hmap_node node; // in modules, by name
-	struct vlog_module vlog;
-};
-
-static pthread_mutex_t modules_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct hmap modules = HMAP_INITIALIZER(&modules);
-
-// Modules are never removed.
-static struct vlog_module *module_named(const char *name)
-{
-	uint32_t hash = hash_string(name, 0);
-	struct log_module *m;
-
-	pthread_mutex_lock(&modules_lock);
-	HMAP_FOR_EACH_WITH_HASH (m, node, hash, &modules)
-		if (!strcmp(m->vlog.name, name))
-			break;
-	if (!m) {
-		m = xzalloc(sizeof *m);
-		m->vlog.name = xstrdup(name);
-		memcpy(m->vlog.levels, this_module.levels, sizeof m->vlog.levels);
-		m->vlog.min_level = this_module.min_level;
-		m->vlog.honor_rate_limits = this_module.honor_rate_limits;
-		ovs_list_init(&m->vlog.list);
-		vlog_insert_module(&m->vlog.list);
-		hmap_insert(&modules, &m->node, hash);
-	}
-	pthread_mutex_unlock(&modules_lock);
-	return &m->vlog;
-}
-
-void log_open(const char *file, bool to_stderr)
-{
-	control_keep_signals();
-	ovs_set_program_name(program_invocation_short_name, WEIR_VERSION);
-	vlog_init();
-	vlog_set_levels(NULL, VLF_SYSLOG, VLL_OFF);
-	vlog_set_levels(NULL, VLF_CONSOLE, to_stderr ? VLL_INFO : VLL_OFF);
-	vlog_set_levels(NULL, VLF_FILE, VLL_INFO);
-	vlog_set_pattern(VLF_CONSOLE, "%D{%Y-%m-%dT%H:%M:%S.###Z} %p %c: %m");
-	vlog_set_pattern(VLF_FILE, "%D{%Y-%m-%dT%H:%M:%S.###Z} %p %c: %m");
-	// On failure vlog says so itself, on the destinations that there are.
-	if (file)
-		vlog_set_log_file(file);
-}
-
-void log_line(char level, const char *module, const char *fmt, ...)
-{
-	enum vlog_level l = level == 'e' ? VLL_ERR : level == 'w' ? VLL_WARN : level == 'i' ? VLL_INFO : VLL_DBG;
-	va_list args;
-
-	va_start(args, fmt);
-	vlog_valist(module_named(module), l, fmt, args);
-	va_end(args);
 }

@@ -4,6 +4,8 @@
 #ifndef VSWITCH_CONTROL_H
 #define VSWITCH_CONTROL_H
 
+#include "log.h"
+
 #include <stdbool.h>
 
 struct control_request; // one call that waits for its answer
@@ -26,9 +28,5 @@ void loop_wait_until(long long msec);  // monotonic milliseconds
 void loop_wait_fd(int fd);             // until readable
 void loop_block(void);
 long long loop_msec(void);             // monotonic milliseconds now
-// Log lines go through vlog: level 'e' error, 'w' warning, 'i' info, 'd' debug. Rate-limited per call site by the caller's bucket.
-void log_open(const char *file, bool to_stderr);
-void log_line(char level, const char *module, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-// Log levels at run time go through the stock unixctl command vlog/set.
 
 #endif

@@ -189,10 +189,10 @@ static char *find_problem(struct db *db)
 static void set_problem(struct db *db, char *problem)
 {
 	if (!problem && db->problem)
-		log_line('i', "db", "database %s: in order", db->remote);
+		log_event('i', "db", LOG_FIELDS({"database", db->remote}), "database %s: in order", db->remote);
 	else if (problem && (!db->problem || strcmp(problem, db->problem)))
 		// The steps of connecting are the reconnect module's to log; here it is news only that a database was lost.
-		log_line(db->synced || (db->read_once && !db->problem) ? 'w' : 'd', "db", "%s", problem);
+		log_event(db->synced || (db->read_once && !db->problem) ? 'w' : 'd', "db", LOG_FIELDS({"database", db->remote}), "%s", problem);
 	free(db->problem);
 	db->problem = problem;
 }

@@ -46,7 +46,7 @@ struct options {
 	int huge; // 1: yes, 0: no, -1: if there are any
 	unsigned memory_mb;
 	bool no_pci;
-	bool log_stderr;
+	bool log_stderr, log_json;
 };
 
 static int wake_fd = -1; // rung by other threads
@@ -86,18 +86,21 @@ static void usage(void)
 	       "                   for a database remote of kind ssl: (PEM)\n"
 	       "  --no-pci         leave PCI devices alone\n"
 	       "  --log-stderr     log to standard error too\n"
+	       "  --log-format FORMAT\n"
+	       "                   text (the default), or json: an object a line\n"
 	       "  --version, --help\n");
 }
 
 static struct options parse_options(int argc, char *argv[])
 {
-	enum { DB = 1, RUNDIR, LOGDIR, HOST, HUGE, NO_HUGE, MEMORY, NO_PCI, LOG_STDERR, KEY, CERT, CA, VERSION, HELP };
+	enum { DB = 1, RUNDIR, LOGDIR, HOST, HUGE, NO_HUGE, MEMORY, NO_PCI, LOG_STDERR, LOG_FORMAT, KEY, CERT, CA, VERSION, HELP };
 	static const struct option known[] = {
 		{"db", required_argument, NULL, DB},         {"rundir", required_argument, NULL, RUNDIR},
 		{"logdir", required_argument, NULL, LOGDIR}, {"host", required_argument, NULL, HOST},
 		{"huge", no_argument, NULL, HUGE},           {"no-huge", no_argument, NULL, NO_HUGE},
 		{"memory", required_argument, NULL, MEMORY}, {"no-pci", no_argument, NULL, NO_PCI},
-		{"log-stderr", no_argument, NULL, LOG_STDERR}, {"version", no_argument, NULL, VERSION},
+		{"log-stderr", no_argument, NULL, LOG_STDERR}, {"log-format", required_argument, NULL, LOG_FORMAT},
+		{"version", no_argument, NULL, VERSION},
 		{"private-key", required_argument, NULL, KEY}, {"certificate", required_argument, NULL, CERT},
 		{"ca-cert", required_argument, NULL, CA},    {"help", no_argument, NULL, HELP},
 		{NULL, 0, NULL, 0},
@@ -142,6 +145,11 @@ static struct options parse_options(int argc, char *argv[])
 			break;
 		case LOG_STDERR:
 			o.log_stderr = true;
+			break;
+		case LOG_FORMAT:
+			o.log_json = !strcmp(optarg, "json");
+			if (!o.log_json && strcmp(optarg, "text"))
+				die("--log-format is text or json, not \"%s\"", optarg);
 			break;
 		case KEY:
 			o.private_key = optarg;
@@ -314,6 +322,7 @@ static int watch_signals(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL); // before any thread is made, so that all inherit it
 	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
@@ -322,7 +331,12 @@ static bool asked_to_end(int signal_fd)
 {
 	struct signalfd_siginfo info;
 
-	return read(signal_fd, &info, sizeof info) == sizeof info;
+	while (read(signal_fd, &info, sizeof info) == sizeof info) {
+		if (info.ssi_signo != SIGHUP)
+			return true;
+		log_reopen();
+	}
+	return false;
 }
 
 struct timers {
@@ -377,8 +391,10 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 		stages_tick(clock_ns());
 		tracer_run(now);
 	}
-	if (due(&t->probe, now, PROBE_MS))
+	if (due(&t->probe, now, PROBE_MS)) {
 		thread_probe_wakeup();
+		log_run(false);
+	}
 	if (due(&t->state, now, STATE_MS))
 		reconcile_report(db, due(&t->stats, now, stats_interval));
 	if (due(&t->balance, now, balance_interval))
@@ -415,7 +431,7 @@ int main(int argc, char *argv[])
 	make_folder(o.logdir);
 	int pid_fd = take_pidfile(o.rundir);
 	snprintf(path, sizeof path, "%s/weir-vswitchd.log", o.logdir);
-	log_open(path, o.log_stderr);
+	log_open(path, o.log_stderr, o.log_json);
 	int signal_fd = watch_signals();
 	wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (signal_fd < 0 || wake_fd < 0)
@@ -444,11 +460,12 @@ int main(int argc, char *argv[])
 	ledger_init(db);
 	metrics_init(db, o.rundir, ring_main);
 	tracer_init();
+	log_verbs_init();
 	if (explain_init())
 		die("out of memory");
-	log_line('i', "main", "weir-vswitchd %s runs as host %s, database %s, control socket %s", WEIR_VERSION, o.host, o.db, path);
+	log_event('i', "main", LOG_FIELDS({"version", WEIR_VERSION}, {"host", o.host}, {"database", o.db}, {"control", path}), "weir-vswitchd runs");
 	main_loop(db, signal_fd);
-	log_line('i', "main", "ending");
+	log_line('i', "main", "weir-vswitchd ends");
 	tell_systemd("STOPPING=1");
 	metrics_close();
 	tracer_stop_all();
@@ -463,6 +480,7 @@ int main(int argc, char *argv[])
 	snprintf(path, sizeof path, "%s/weir-vswitchd.pid", o.rundir);
 	unlink(path);
 	close(pid_fd);
+	log_run(true);
 	rte_eal_cleanup();
 	return 0;
 }

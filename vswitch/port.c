@@ -163,7 +163,7 @@ static void close_device(struct port *p)
 	rcu_synchronize();
 	d->ops->close(d->dev);
 	free(d);
-	log_line('i', "port", "%s: closed", p->name);
+	log_event('i', "port", LOG_FIELDS({"port", p->name}), "port %s: closed", p->name);
 }
 
 static struct port_open what_to_open(struct port *p, const struct config_port *cp)
@@ -200,17 +200,22 @@ static void open_device(struct port *p, const struct config_port *cp)
 		if (rc && !error)
 			sentence_set(&error, "can't be opened: %s", strerror(-rc));
 	}
+	// It is tried again every second: news is only another reason.
+	bool same = error && p->error && !strcmp(error, p->error);
 	free(p->error);
 	p->error = error;
 	if (error) {
 		free(d);
 		p->retry_ms = loop_msec() + RETRY_MS;
-		log_line('w', "port", "%s: %s", p->name, error);
+		if (!same)
+			log_event('w', "port", LOG_FIELDS({"port", p->name}, {"type", cp->type}), "port %s: %s", p->name, error);
 		return;
 	}
+	char row[ROW_ID_STRLEN + 1];
+	row_id_format(&p->row, row);
 	p->retry_ms = LLONG_MAX;
 	publish_device(p, d);
-	log_line('i', "port", "%s: open (%s)", p->name, cp->type);
+	log_event('i', "port", LOG_FIELDS({"port", p->name}, {"type", cp->type}, {"row", row}), "port %s: open", p->name);
 }
 
 // The config is not kept, so what a retry needs is copied.

@@ -71,6 +71,14 @@ struct port_dev {
 	void *dev;
 };
 
+// What was told of a port last: port_watch.c.
+struct port_watch {
+	bool seen, counted, up, connected;
+	unsigned long connects, refused;
+	uint64_t undecided;
+	char problem[256];
+};
+
 struct port {
 	uint16_t id;
 	struct row_id row;
@@ -86,6 +94,7 @@ struct port {
 	long long retry_ms;  // when to try to open it again
 	struct port_worker *pw[MAX_WORKERS];
 	struct counts retired; // of workers that are gone
+	struct port_watch watch;
 	struct port_load retired_load;
 };
 

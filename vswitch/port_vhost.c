@@ -123,6 +123,8 @@ static void state_of(void *dev, struct port_state *s)
 	add(s, "tx_queues", "%u", v.tx_queues);
 	add(s, "numa_node", "%d", v.numa_node);
 	add(s, "connects", "%u", v.connects);
+	if (v.refused)
+		add(s, "refused", "%u", v.refused);
 }
 
 static int rx_fd(void *dev, uint16_t q)

@@ -1,8 +1,10 @@
 // reconcile: see reconcile.h.
 #include "reconcile.h"
 #include "control.h"
+#include "forward.h"
 #include "metrics.h"
 #include "port.h"
+#include "port_watch.h"
 #include "sentence.h"
 #include "stage.h"
 #include "thread.h"
@@ -145,6 +147,7 @@ static void report_state(struct port *p, struct db *db)
 		p->device->ops->state(p->device->dev, &s);
 	else
 		snprintf(s.problem, sizeof s.problem, "%s", p->error ? p->error : "not open yet");
+	port_watch(p, &s);
 	if (s.problem[0])
 		kv[n++] = (struct db_kv){"problem", s.problem};
 	for (unsigned i = 0; i < s.n_status; i++)
@@ -162,6 +165,7 @@ static void report_stats(struct port *p, struct db *db)
 	size_t n = 0;
 
 	port_counts(p, &sum);
+	port_watch_counts(p, sum.drop[forward_reason_base + flow_RESOLVE_QUEUE]);
 	for (unsigned i = 0; i < COUNT_N; i++)
 		st[n++] = (struct db_stat){count_desc[i].key, (int64_t)sum.c[i]};
 	for (uint16_t r = 1; r < reason_count(); r++) {

@@ -4,6 +4,7 @@
 #include "control.h"
 #include "egress.h"
 #include "forward.h"
+#include "probe.h"
 #include "table_stat.h"
 
 #include <errno.h>
@@ -204,9 +205,13 @@ static void pause_us(struct thread *t, unsigned us)
 	struct timespec ts = {.tv_nsec = (long)us * 1000};
 
 	t->stats.pauses++;
+	PROBE(worker_sleep, t->w.id, "pause", us);
+	uint64_t start = PROBE_ON(worker_wake) ? rte_rdtsc() : 0;
 	rcu_offline(t->w.id);
 	nanosleep(&ts, NULL);
 	rcu_online(t->w.id);
+	if (start)
+		PROBE(worker_wake, t->w.id, "pause", clock_cycles_to_ns(rte_rdtsc() - start));
 }
 
 static void block(struct thread *t)
@@ -220,12 +225,16 @@ static void block(struct thread *t)
 	int can = arm_all(list, &armed);
 	if (can > 0 && !__atomic_load_n(&t->call, __ATOMIC_ACQUIRE) && !__atomic_load_n(&t->stop, __ATOMIC_ACQUIRE)) {
 		flow_table_stats(t->w.flows, &flows);
+		int limit = flows.flows ? BLOCK_FLOWS_MS : BLOCK_MS;
+		PROBE(worker_sleep, t->w.id, "wait", limit * 1000);
 		uint64_t start = rte_rdtsc();
 		rcu_offline(t->w.id);
-		int n = epoll_wait(t->epoll_fd, events, 16, flows.flows ? BLOCK_FLOWS_MS : BLOCK_MS);
+		int n = epoll_wait(t->epoll_fd, events, 16, limit);
 		rcu_online(t->w.id);
+		uint64_t asleep = clock_cycles_to_ns(rte_rdtsc() - start);
 		t->stats.blocks++;
-		t->stats.blocked_ns += clock_cycles_to_ns(rte_rdtsc() - start);
+		t->stats.blocked_ns += asleep;
+		PROBE(worker_wake, t->w.id, "wait", asleep);
 		for (int i = 0; i < n; i++)
 			if (events[i].data.fd == t->wake_fd) {
 				uint64_t count;
@@ -320,7 +329,7 @@ static void *run(void *arg)
 	pthread_setname_np(pthread_self(), name);
 	prctl(PR_SET_TIMERSLACK, 1000UL); // nanoseconds: the default of 50 us would be longer than the pauses
 	if (rte_thread_register())
-		log_line('w', "worker", "worker %u has no place among DPDK's threads: its packet buffers are not cached", t->w.id);
+		log_event('w', "worker", LOG_FIELDS({"worker", LOG_NUMBER(t->w.id)}), "worker %u has no place among DPDK's threads: its packet buffers are not cached", t->w.id);
 	rcu_worker_start(t->w.id);
 	while (!__atomic_load_n(&t->stop, __ATOMIC_ACQUIRE)) {
 		uint64_t start = rte_rdtsc(), now = clock_ns_at(start);
@@ -534,6 +543,7 @@ struct thread *thread_start(unsigned id, int core, const struct flow_table_confi
 	}
 	threads[id] = t;
 	table_stat_register(&flow_stat);
+	log_event('i', "worker", LOG_FIELDS({"worker", LOG_NUMBER(id)}, {"core", LOG_NUMBER(core)}), "worker %u runs", id);
 	return t;
 }
 
@@ -544,5 +554,6 @@ void thread_stop(struct thread *t)
 	__atomic_store_n(&t->stop, true, __ATOMIC_SEQ_CST);
 	thread_wake(t);
 	pthread_join(t->pthread, NULL);
+	log_event('i', "worker", LOG_FIELDS({"worker", LOG_NUMBER(t->w.id)}, {"core", LOG_NUMBER(t->core)}), "worker %u has ended", t->w.id);
 	thread_free(t);
 }

@@ -18,6 +18,8 @@ void ledger_init(struct db *);
 // Of explain.c and tracer.c.
 int explain_init(void);
 void tracer_init(void);
+// Of log_verbs.c.
+void log_verbs_init(void);
 // Gives away traces that are finished; closes tracers that nobody reads any more.
 void tracer_run(long long now_ms);
 void tracer_stop_all(void);

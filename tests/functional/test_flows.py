@@ -1,7 +1,9 @@
 """The flow cache under attack: random addresses from one guest, and what that costs the others."""
 
 import os
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +70,9 @@ def test_attack(ports):
             drops = ports.drops("vm1")
             assert drops.get("flow.RESOLVE_QUEUE", 0) > 0, drops
             assert set(drops) <= {"flow.RESOLVE_QUEUE", "tx.NO_BUFFERS", "tx.QUEUE_FULL"}, drops
+            log = Path(ports.path("weir-vswitchd.log"))
+            wait_for(lambda: re.search("WARN worker: port vm1: packets were dropped because too many of unknown flows .* port=vm1 packets=", log.read_text()),
+                     20 * SLOW, "a line in the log")
             assert ports.stats("t1")["dropped"] == ports.stats("t2")["dropped"] == 0
             # What was forwarded meanwhile came without a flow where there was none to be had.
             assert stats["uncached"] > 0 and stats["beyond_profile"] == 0

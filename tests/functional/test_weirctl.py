@@ -606,15 +606,15 @@ def test_control(weir):
     control = weir.control()
     control.answers.update({
         "fdb/list": lambda *a: f"end\nFDB {list(a)}\n", "health": "in order\n", "cache/list": lambda *a: "end\n" + json.dumps(a), "version": "weir 9",
-        "explain": lambda *a: repr(a), "vlog/set": lambda *a: "", "worker/list": "", "nat/list": lambda *a: f"NAT {list(a)}",
+        "explain": lambda *a: repr(a), "log/set": lambda *a: "", "worker/list": "", "nat/list": lambda *a: f"NAT {list(a)}",
         "frob": lambda *a: f"FROB {list(a)}"})
     assert weir("fdb", "list") == "FDB ['--page', 'start']\n" and weir("fdb", "list", "blue") == "FDB ['blue', '--page', 'start']\n"
     assert weir("health") == "in order\n" and weir("worker", "list") == "" and weir("version") == "weir 9\n"
     assert weir.json("cache", "list", "--port", "vm1") == ["--json", "--port", "vm1", "--page", "start"]
     assert json.loads(weir("-f", "json", "cache", "list")) == ["--json", "--page", "start"]
     assert weir("explain", "--port", "vm1", "eth_src=1,ip") == "('--port', 'vm1', 'eth_src=1,ip')\n"
-    weir("log", "set", "db:file:dbg", "-f", "json")
-    assert control.called("vlog/set") == [["db:file:dbg"]]
+    weir("log", "set", "db", "debug", "-f", "json")
+    assert control.called("log/set") == [["--json", "db", "debug"]]
     # Commands of a newer switch, with and without a verb.
     assert weir("nat", "list", "x") == "NAT ['x']\n" and weir("frob") == "FROB []\n" and weir("frob", "a", "b") == "FROB ['a', 'b']\n"
     assert weir("nat", "list", "-f", "json") == "NAT ['--json']\n"
@@ -727,11 +727,11 @@ def test_appctl(weir):
     weir.dump = Dump(weir.server.remote, "h1", control=str(weir.folder / "weir-vswitchd.ctl"), folder=weir.folder)
     weir.keep(weir.dump)
     wait_for(lambda: (weir.folder / "weir-vswitchd.ctl").exists(), "the control socket")
-    assert weir("log", "list")
+    assert weir("vlog", "list")
     assert "vlog/set" in weir("list-commands")
-    weir("log", "set", "ANY:file:dbg")
+    weir("vlog", "set", "ANY:file:dbg")
     appctl = subprocess.run(["ovs-appctl", "-t", weir.folder / "weir-vswitchd.ctl", "vlog/list"], capture_output=True, text=True)
-    assert appctl.returncode == 0 and appctl.stdout == weir("log", "list")
+    assert appctl.returncode == 0 and appctl.stdout == weir("vlog", "list")
 
 
 # --- with the switch itself
@@ -749,7 +749,7 @@ def switch():
 def test_switch_knows_the_commands(switch):
     known = {line.split()[0] for line in switch.unixctl("list-commands").splitlines() if line.startswith(" ")}
     assert known >= {"fdb/list", "fdb/flush", "cache/list", "cache/flush", "worker/list", "worker/queues", "health", "drops", "explain",
-                     "trace/start", "trace/read", "trace/stop", "vlog/set", "vlog/list", "version"}
+                     "trace/start", "trace/read", "trace/stop", "log/set", "log/list", "log/reopen", "vlog/set", "vlog/list", "version"}
 
 
 def test_answers_of_the_switch(switch):

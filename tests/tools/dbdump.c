@@ -284,7 +284,7 @@ int main(int argc, char *argv[])
 	}
 	if (pipe2(signal_pipe, O_NONBLOCK | O_CLOEXEC))
 		return 1;
-	log_open(NULL, true);
+	log_open(NULL, true, false);
 	if (getenv("DBDUMP_CERTIFICATES")) { // a folder
 		char name[3][4096];
 		snprintf(name[0], sizeof name[0], "%s/key.pem", getenv("DBDUMP_CERTIFICATES"));

@@ -1,5 +1,6 @@
 // fdb: learning, moving, flapping, limits, ageing, static entries; by packets, and by the table's own functions from several threads.
 #include "lab.h"
+#include "notice.h"
 #include "fdb.h"
 
 #include <pthread.h>
@@ -124,8 +125,22 @@ static void moves_back_through_a_cached_flow(void **state)
 	assert_int_equal(port_of(0x0a), a);
 }
 
+static unsigned notices;
+
+static void note(char level, const char *module, const struct log_field *fields, const char *sentence)
+{
+	assert_int_equal(level, 'w');
+	assert_string_equal(module, "fdb");
+	assert_string_equal(fields[0].value, "02:00:00:00:00:0a");
+	assert_string_equal(fields[1].value, "blue");
+	assert_non_null(strstr(sentence, "address 02:00:00:00:00:0a moves to and fro between ports: it is held on "));
+	notices++;
+}
+
 static void flapping_is_damped(void **state)
 {
+	notices = 0;
+	notice_sink = note;
 	lab_send(a, FROM_A);
 	for (unsigned i = 0; i < net->flap_threshold; i++) {
 		lab_send(i % 2 ? a : c, FROM_A);
@@ -136,6 +151,10 @@ static void flapping_is_damped(void **state)
 	lab_send(other, FROM_A);
 	assert_int_equal(port_of(0x0a), held);
 	assert_int_equal(lab_count(other, COUNT_FDB_REFUSED), 1);
+	for (unsigned i = 0; i < 20; i++) // once, however long it lasts
+		lab_tick();
+	assert_int_equal(notices, 1);
+	notice_sink = NULL;
 	lab_advance_ms(net->flap_hold_s * 1000 - 2000);
 	lab_send(other, FROM_A);
 	lab_expect_trace("cached flow");
@@ -602,6 +621,10 @@ static void *learner(void *arg)
 	return NULL;
 }
 
+static void ignore_held(const struct fdb_entry *e)
+{
+}
+
 static void ignore(uint64_t key)
 {
 }
@@ -622,7 +645,7 @@ static void several_threads(void **state)
 	for (unsigned i = 0; __atomic_load_n(&finished, __ATOMIC_ACQUIRE) < 2; i++) {
 		removed += fdb_remove((uint64_t)net->id << 48 | 0x020000000000 | i / 16 % HOSTS);
 		if (i % 1000 == 0) {
-			fdb_age(i / 100, 100, ignore);
+			fdb_age(i / 100, 100, ignore, ignore_held);
 			rcu_poll();
 		}
 	}
