@@ -27,6 +27,7 @@
 	X(fdb, "addresses that flap")                                                                                  \
 	X(trace, "traces that begin and end")                                                                          \
 	X(control, "the control socket, and levels of the log that it changes")                                        \
+	X(metrics, "the socket that metrics are read from")                                                            \
 	X(dpdk, "what DPDK says")
 
 #define LOG_BURST 50
