@@ -2,9 +2,13 @@
 #include "row.h"
 #include "table_stat.h"
 
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+// Held by the main thread while it changes `rows` or a name, and by others while they read.
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct row_info *rows;
 static uint32_t n_rows, room;
 
@@ -42,10 +46,12 @@ static bool grow(void)
 		return true;
 	table_stat_register(&fill_stat);
 	uint32_t want = room ? room * 2 : 256;
+	pthread_mutex_lock(&lock);
 	struct row_info *more = realloc(rows, want * sizeof *rows);
+	rows = more ? more : rows;
+	pthread_mutex_unlock(&lock);
 	if (!more)
 		return false;
-	rows = more;
 	room = want;
 	uint32_t *index = calloc(want * 2, sizeof *index);
 	if (!index)
@@ -69,8 +75,10 @@ uint32_t row_intern(const char *table, const struct row_id *id, const char *name
 			if (strcmp(r->name, name)) {
 				char *copy = strdup(name);
 				if (copy) {
+					pthread_mutex_lock(&lock);
 					free((char *)r->name);
 					r->name = copy;
+					pthread_mutex_unlock(&lock);
 				}
 			}
 			return index_of[at];
@@ -80,8 +88,10 @@ uint32_t row_intern(const char *table, const struct row_id *id, const char *name
 		free(copy);
 		return 0;
 	}
+	pthread_mutex_lock(&lock);
 	rows[n_rows] = (struct row_info){.table = table, .name = copy, .id = *id};
 	n_rows++;
+	pthread_mutex_unlock(&lock);
 	index_put(n_rows);
 	return n_rows;
 }
@@ -89,4 +99,14 @@ uint32_t row_intern(const char *table, const struct row_id *id, const char *name
 const struct row_info *row_get(uint32_t handle)
 {
 	return handle && handle <= n_rows ? &rows[handle - 1] : NULL;
+}
+
+bool row_describe(uint32_t handle, char *text, size_t n)
+{
+	pthread_mutex_lock(&lock);
+	const struct row_info *r = row_get(handle);
+	if (r)
+		snprintf(text, n, "%s %s", r->table, r->name);
+	pthread_mutex_unlock(&lock);
+	return r != NULL;
 }

@@ -16,5 +16,7 @@ struct row_info {
 };
 // NULL: no such handle.
 const struct row_info *row_get(uint32_t handle);
+// Any thread: "Flow 1a2b3c4d". False: no such handle; untouched.
+bool row_describe(uint32_t handle, char *text, size_t n);
 
 #endif
