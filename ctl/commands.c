@@ -224,6 +224,10 @@ const struct command commands[] = {
 	 .help = "say what would happen to a packet, stage by stage"},
 	{"trace", NULL, "[--port PORT] [--filter EXPRESSION] [--count N]", 0, ANY_NUMBER, CONTROL, .control = "trace/start",
 	 .help = "show what happens to packets, until Ctrl-C"},
+	{"capture", NULL,
+	 "[--port PORT] [--point rx|tx|drop|stage:NAME]... [--filter EXPRESSION] [--count N] [--snaplen N] [--seconds N] -w FILE|-", 2, ANY_NUMBER,
+	 CONTROL, .control = "capture/start", .help = "write packets as pcapng to a file or a pipe, until Ctrl-C"},
+	{"capture", "list", "", 0, 0, CONTROL, .help = "list the captures that run, and what they have lost"},
 
 	{"host",
 	 "list",

@@ -15,7 +15,12 @@ bool control_call(const char *method, int argc, const char *const argv[], char *
 // When this becomes readable, a call that hangs is given up.
 void control_interrupted_by(int fd);
 
-// trace.c: the answer comes as long as the user (or --count) wants.
+// trace.c: a descriptor that is readable when the user wants an end. Blocked signals don't tear a call to the switch apart.
+int end_signals(void);
+// The answer comes as long as the user (or --count) wants.
 int trace_run(const struct given *);
+
+// capture.c: packets to a file or pipe, until the user, or an option, wants an end.
+int capture_run(const struct given *);
 
 #endif

@@ -16,8 +16,7 @@
 
 #define READ_INTERVAL_MS 100
 
-// A descriptor that is readable when the user wants an end. Blocked signals don't tear a call to the switch apart.
-static int end_signals(void)
+int end_signals(void)
 {
 	sigset_t set;
 

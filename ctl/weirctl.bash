@@ -61,8 +61,9 @@ _weirctl() {
 	--mode) list=(client server) ;;
 	--vlan-mode) list=(access trunk native-tagged native-untagged dot1q-tunnel) ;;
 	--unknown-unicast) list=(flood drop) ;;
+	--point) list=(rx tx drop stage:rule stage:storm stage:mtu) ;;
 	--iface) list=($(command ls /sys/class/net)) ;;
-	--path | --ctl)
+	--path | --ctl | -w)
 		COMPREPLY=($(compgen -f -- "$cur"))
 		return 0
 		;;

@@ -33,7 +33,11 @@ static int run(const struct given *list, size_t n)
 			die("'%s' asks the running switch: it can't be one of several commands", name);
 		}
 		const char *control = list[i].command->control;
-		return control && !strcmp(control, "trace/start") ? trace_run(&list[i]) : control_run(&list[i]);
+		if (control && !strcmp(control, "trace/start"))
+			return trace_run(&list[i]);
+		if (control && !strcmp(control, "capture/start"))
+			return capture_run(&list[i]);
+		return control_run(&list[i]);
 	}
 	generic_init();
 	return database_run(list, n);

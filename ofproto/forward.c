@@ -408,6 +408,8 @@ static inline struct port_worker *send_direct(struct worker *w, struct port_work
 static void serve_burst(struct worker *w, struct port_worker *pw, struct burst *b)
 {
 	struct port_worker *out = NULL;
+	// Stages that are captured at are to be seen at work.
+	const uint16_t direct = INSTRUMENTS && unlikely(w->watch & WATCH(CAPTURE_STAGE)) ? 0 : FLOW_DIRECT;
 	unsigned hits = 0, k = 0;
 
 	for (unsigned i = 0; i < b->n; i++) {
@@ -423,7 +425,7 @@ static void serve_burst(struct worker *w, struct port_worker *pw, struct burst *
 		if (unlikely(p->trace))
 			trace_burst_hit(w, m, f);
 		apply(w, m, f);
-		if (unlikely(!(f->flags & FLOW_DIRECT) || p->seg_len > f->mtu)) {
+		if (unlikely(!(f->flags & direct) || p->seg_len > f->mtu)) {
 			m->hash.usr = f->actions;
 			b->m[k++] = m;
 		} else if (likely(!p->trace)) {
@@ -451,11 +453,20 @@ static __rte_noinline uint32_t mark(struct worker *w, struct tracer *tracer, uin
 	return traced;
 }
 
+// Some instrument is on. Returns the tracer, if one is.
+static __rte_noinline struct tracer *watch_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigned n)
+{
+	if (w->watch & WATCH(CAPTURE_RX))
+		w->capture(w, CAPTURE_RX, port, m, n, 0, 0);
+	return w->watch & WATCH_TRACE ? rcu_read(w->tracer) : NULL;
+}
+
 void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigned n)
 {
 	struct port_worker *pw = worker_port(w, port);
 	const struct lport *lp = lport_get(port);
-	struct tracer *tracer = INSTRUMENTS ? rcu_read(w->tracer) : NULL;
+	uint32_t watch = INSTRUMENTS ? w->watch : 0;
+	struct tracer *tracer = unlikely(watch) ? watch_burst(w, port, m, n) : NULL;
 	uint64_t tsc = rte_rdtsc(), bytes = 0;
 	struct trace *trace[BURST];
 	uint32_t traced = unlikely(tracer) ? mark(w, tracer, port, m, n, tsc, trace) : 0;

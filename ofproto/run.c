@@ -59,6 +59,15 @@ static __rte_noinline void own_headers(struct worker *w, struct pkt **p, unsigne
 	}
 }
 
+static __rte_noinline void capture_stage(struct worker *w, struct pkt **p, unsigned n, uint8_t stage)
+{
+	struct rte_mbuf *m[BURST];
+
+	for (unsigned i = 0; i < n; i++)
+		m[i] = pkt_mbuf(p[i]);
+	w->capture(w, CAPTURE_STAGE, 0, m, n, stage, 0);
+}
+
 // May put other packets into p[], in the place of the same ones.
 static void run_stages(struct worker *w, struct pkt **p, unsigned n, uint64_t which)
 {
@@ -82,6 +91,8 @@ static void run_stages(struct worker *w, struct pkt **p, unsigned n, uint64_t wh
 		worker_lap(w, CYCLES_RUN, 0);
 		s->run(w, mine, k);
 		worker_lap(w, CYCLES_STAGES + (unsigned)__builtin_ctzll(bit), k);
+		if (INSTRUMENTS && unlikely(w->watch & WATCH(CAPTURE_STAGE)))
+			capture_stage(w, mine, k, s->index);
 	}
 }
 

@@ -68,14 +68,24 @@ static void count_lost(struct worker *w, const struct rte_mbuf *m, uint16_t orig
 		probe_drop(w, m, origin, reason);
 }
 
-void worker_drop_for(struct worker *w, struct rte_mbuf *m, uint16_t reason, uint32_t row)
+// `toward`: the port that it was to leave by, 0: not known.
+static inline void end_packet(struct worker *w, struct rte_mbuf *m, uint16_t reason, uint32_t row, uint16_t toward)
 {
 	struct pkt *p = pkt_of(m);
 
 	count_lost(w, m, p->origin, reason, row);
+	if (INSTRUMENTS && unlikely(w->watch & WATCH(CAPTURE_DROP)))
+		w->capture(w, CAPTURE_DROP, toward, &m, 1, reason, row);
 	if (unlikely(p->trace))
 		trace_end(p->trace, CORE_DROPPED, p->out, reason);
 	rte_pktmbuf_free(m);
+}
+
+void worker_drop_for(struct worker *w, struct rte_mbuf *m, uint16_t reason, uint32_t row)
+{
+	const struct pkt *p = pkt_of(m);
+
+	end_packet(w, m, reason, row, p->out_kind == OUT_PORT ? p->out : 0);
 }
 
 void worker_lose(struct worker *w, const struct rte_mbuf *of, uint16_t reason, uint32_t row)
@@ -89,7 +99,7 @@ void worker_drop_tx(struct worker *w, struct port_worker *out, struct rte_mbuf *
 
 	if (out)
 		worker_count(w, out->id, COUNT_TX_DROPPED, 1);
-	worker_drop_for(w, m, reason, lp ? lp->row : 0);
+	end_packet(w, m, reason, lp ? lp->row : 0, out ? out->id : 0);
 }
 
 void worker_sent_as(struct worker *w, struct port_worker *out, uint16_t from, uint32_t bytes, struct trace *trace)

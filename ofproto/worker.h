@@ -18,6 +18,20 @@
 #define MISS_GUARDS 256
 
 struct tracer;
+struct captures;
+
+// Where a capture takes packets.
+enum capture_point {
+	CAPTURE_RX,    // as they came
+	CAPTURE_TX,    // as they are given to the device
+	CAPTURE_DROP,  // where they end, as they are then
+	CAPTURE_STAGE, // behind the run of a stage
+	CAPTURE_POINTS
+};
+
+// Instruments that are on: worker.watch.
+#define WATCH_TRACE 0x1u
+#define WATCH(point) (0x2u << (point))
 
 // One port as one worker sees it. Made and freed by the main thread, published through worker.port[].
 struct port_worker {
@@ -56,6 +70,7 @@ struct worker {
 	uint16_t id;
 	bool dry;          // explain: nothing it does changes the switch
 	bool timed;        // this round is measured, part by part: see worker_lap()
+	uint32_t watch;    // which instruments are on, so that it takes one test; set on the worker's thread between two bursts
 	uint16_t miss_limit;
 	uint16_t resolve_budget; // resolves that one port gets in its turn
 	struct flow_table *flows;
@@ -73,6 +88,10 @@ struct worker {
 	// While `tracer` is set: which of n <= BURST packets that port `port` received are to be traced, a bit each; the traces of those go to t[].
 	uint32_t (*mark)(struct worker *, struct tracer *, uint16_t port, struct rte_mbuf **, unsigned n, struct trace **t);
 	struct tracer *tracer; // RCU, NULL: no trace is on
+	// While one of WATCH() is on: copies of n packets at this point for those who capture. `port`: rx: where they came in; drop: where the packet was to
+	// leave, 0: not known. `what`: drop: the reason; stage: its index. `row`: drop: as worker_drop_for() has it. At tx egress captures by itself.
+	void (*capture)(struct worker *, enum capture_point, uint16_t port, struct rte_mbuf *const *, unsigned n, uint16_t what, uint32_t row);
+	struct captures *captures;
 	void *owner;           // of vswitch/
 	struct tally tally;
 	struct cycles cycles;

@@ -1,5 +1,6 @@
 // egress: see egress.h.
 #include "egress.h"
+#include "capture.h"
 #include "clock.h"
 #include "offload.h"
 #include "trace.h"
@@ -70,15 +71,20 @@ static void put_aside(struct worker *w, struct lane *l, struct rte_mbuf *m)
 static unsigned hand_over(struct worker *w, struct port_worker *pw, unsigned queue, struct rte_mbuf **m, unsigned n)
 {
 	const struct port_dev *d = rcu_read(pw->device);
+	bool captured = INSTRUMENTS && unlikely(w->watch & WATCH(CAPTURE_TX));
 	struct {
 		struct trace *trace;
 		uint32_t len;
 		uint16_t origin;
 	} note[TX_BATCH];
 
+	if (unlikely(captured))
+		capture_tx(w, pw->id, m, n);
 	if (!d->ops->tx_keeps) {
 		unsigned taken = d->ops->tx(d->dev, (uint16_t)queue, w->id, m, (uint16_t)n);
 
+		if (unlikely(captured))
+			capture_taken(w, taken);
 		worker_sent(w, pw, m, taken);
 		return taken;
 	}
@@ -88,6 +94,8 @@ static unsigned hand_over(struct worker *w, struct port_worker *pw, unsigned que
 		note[i].origin = pkt_of(m[i])->origin;
 	}
 	unsigned taken = d->ops->tx(d->dev, (uint16_t)queue, w->id, m, (uint16_t)n);
+	if (unlikely(captured))
+		capture_taken(w, taken);
 	for (unsigned i = 0; i < taken; i++)
 		worker_sent_as(w, pw, note[i].origin, note[i].len, note[i].trace);
 	return taken;
@@ -300,7 +308,8 @@ void egress_flush(struct worker *w, struct port_worker *pw)
 		buffers |= pw->tx[i]->nb_segs;
 	}
 	if (likely(buffers == 1 && !(asks & (RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_L4_MASK)))) {
-		if (likely(same == n && !l->n && !(queues & (queues - 1)) && !d->ops->tx_keeps && !(asks & (RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_INDIRECT))))
+		if (likely(same == n && !l->n && !(queues & (queues - 1)) && !d->ops->tx_keeps && !(asks & (RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_INDIRECT)) &&
+			   !(INSTRUMENTS && (w->watch & WATCH(CAPTURE_TX)))))
 			send_same(w, l, d, (unsigned)__builtin_ctz(queues), n, bytes);
 		else
 			send(w, l, pw->tx, n, queues);

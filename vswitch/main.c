@@ -1,4 +1,5 @@
 // weir-vswitchd: start-up, the main loop, the end.
+#include "capture.h"
 #include "clock.h"
 #include "control.h"
 #include "db.h"
@@ -387,6 +388,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 	control_run();
 	pages_run();
 	metrics_run(now);
+	capture_run();
 	if (due(&t->tick, now, TICK_MS)) {
 		stages_tick(clock_ns());
 		tracer_run(now);
@@ -461,6 +463,7 @@ int main(int argc, char *argv[])
 	metrics_init(db, o.rundir, ring_main);
 	tracer_init();
 	log_verbs_init();
+	capture_init(o.rundir, ring_main);
 	if (explain_init())
 		die("out of memory");
 	log_event('i', "main", LOG_FIELDS({"version", WEIR_VERSION}, {"host", o.host}, {"database", o.db}, {"control", path}), "weir-vswitchd runs");
@@ -469,6 +472,7 @@ int main(int argc, char *argv[])
 	tell_systemd("STOPPING=1");
 	metrics_close();
 	tracer_stop_all();
+	capture_stop_all();
 	port_close_all();
 	thread_stop_all();
 	pages_stop();

@@ -1,5 +1,6 @@
 // reconcile: see reconcile.h.
 #include "reconcile.h"
+#include "capture.h"
 #include "control.h"
 #include "forward.h"
 #include "metrics.h"
@@ -110,6 +111,7 @@ void reconcile(struct config *c, struct db *db)
 		log_line('w', "config", "%s", problem);
 	db_set_stats_interval(db, (unsigned)config_map_uint(&c->other_config, "stats-interval", 5000, 100, 3600000, &bad));
 	port_reconcile_begin(c);
+	capture_ports_changed();
 	int rc = stages_reconcile(c);
 	if (rc)
 		log_line('e', "config", "not all of the configuration could be applied: %s", strerror(-rc));

@@ -3,6 +3,7 @@
 // A full set of traces loses traces, never packets, and says how many.
 #include "verbs.h"
 #include "clock.h"
+#include "filter.h"
 #include "port.h"
 #include "sampler.h"
 #include "sentence.h"
@@ -11,7 +12,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <pcap/pcap.h>
 #include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -93,7 +93,7 @@ static uint32_t mark(struct worker *w, struct tracer *tr, uint16_t port, struct 
 	for (uint32_t left = sampler_pick(&tr->seat[w->id].sampler, n); left; left &= left - 1) {
 		unsigned i = (unsigned)__builtin_ctz(left);
 
-		if (tr->has_filter && !bpf_filter(tr->filter.bf_insns, rte_pktmbuf_mtod(m[i], u_char *), m[i]->pkt_len, m[i]->data_len))
+		if (tr->has_filter && !filter_match(&tr->filter, m[i]))
 			continue;
 		t[i] = begin(w, tr, port);
 		traced |= t[i] ? 1u << i : 0;
@@ -105,6 +105,7 @@ static void set_tracer(struct worker *w, void *arg)
 {
 	w->mark = mark;
 	rcu_publish(w->tracer, arg);
+	w->watch = arg ? w->watch | WATCH_TRACE : w->watch & ~WATCH_TRACE;
 }
 
 // ---- on the main thread
@@ -167,19 +168,6 @@ void tracer_stop_all(void)
 	stop();
 }
 
-static bool compile(struct tracer *t, const char *expression, char **error)
-{
-	pcap_t *dead = pcap_open_dead(DLT_EN10MB, 65535);
-	bool ok = dead && !pcap_compile(dead, &t->filter, expression, 1, PCAP_NETMASK_UNKNOWN);
-
-	if (!ok)
-		sentence_set(error, "\"%s\" is no filter expression of tcpdump: %s", expression, dead ? pcap_geterr(dead) : "out of memory");
-	if (dead)
-		pcap_close(dead);
-	t->has_filter = ok;
-	return ok;
-}
-
 // To the workers, unless they have had as many as were asked for.
 static void give(struct tracer *t, struct trace *trace)
 {
@@ -214,7 +202,7 @@ static struct tracer *tracer_new(const char *port, const char *filter, const cha
 		sentence_set(error, "there is no port %s", port);
 	t->port = p ? p->id : 0;
 	if (!*error && filter)
-		compile(t, filter, error);
+		t->has_filter = !filter_compile(&t->filter, filter, error);
 	t->spare = ring_new("spare");
 	t->done = ring_new("done");
 	if (*error || !t->spare || !t->done) {

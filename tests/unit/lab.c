@@ -252,6 +252,7 @@ void lab_setup_stages(struct stage *const *list, unsigned n)
 		.pool = pool,
 		.flush = flush,
 		.mark = mark,
+		.watch = WATCH_TRACE,
 		.tracer = (struct tracer *)&marker,
 	};
 	lab.w.flows = flow_table_create(&fc);
