@@ -73,7 +73,7 @@ struct port_dev {
 
 // What was told of a port last: port_watch.c.
 struct port_watch {
-	bool seen, counted, up, connected;
+	bool seen, up, connected;
 	unsigned long connects, refused;
 	uint64_t undecided;
 	char problem[256];

@@ -69,9 +69,8 @@ void port_watch_counts(struct port *p, uint64_t undecided)
 {
 	struct port_watch *was = &p->watch;
 
-	if (was->counted && undecided > was->undecided)
+	if (undecided > was->undecided)
 		log_event('w', "worker", LOG_FIELDS({"port", p->name}, {"packets", LOG_NUMBER(undecided - was->undecided)}),
 			  "port %s: packets were dropped because too many of unknown flows came at once; weirctl drops shows which", p->name);
-	was->counted = true;
 	was->undecided = undecided;
 }

@@ -153,7 +153,7 @@ def test_events(lab, log):
             second.connect(lab.path("vm1.sock"))
             log.wait(" WARN port: port vm1: another front-end wanted its socket", "refused=1")
     log.wait(" port: port vm1: the front-end has disconnected port=vm1")
-    log.wait(" WARN port: port vm1: down: not connected", "state=down")
+    wait_for(lambda: log.text().count("port vm1: down: not connected: no front-end has connected") == 2, 10 * SLOW, log.text)
     lab.weirctl("port", "del", "vm1")
     lab.weirctl("config", "set", "worker-cores=4000", check=False)
     log.wait(" WARN config: other_config: worker-cores must be a list")
