@@ -44,6 +44,7 @@ def parse_arguments(argv):
     p.add_argument("--peers", metavar="NAME,...", help="switches to run (default: all; weir alone needs no package)")
     p.add_argument("--weir", action="append", default=[], metavar="NAME=FOLDER",
                    help="one more peer: Weir from another build folder, to hold two states of it against each other (may be repeated)")
+    p.add_argument("--trace", type=int, metavar="N", help="one more peer, weir-trace: the peer weir while weirctl trace --sample 1/N looks on")
     p.add_argument("--build", default=str(ROOT / "build-bench"), metavar="FOLDER", help="build folder of the peer weir (default build-bench)")
     p.add_argument("--no-build", action="store_true", help="take what is in the build folders")
     p.add_argument("--runs", type=int, default=5, help="good windows of each peer and row (default 5)")
@@ -313,9 +314,11 @@ class Bench:
         self.cpus = [int(c) for c in args.cpus.split(",")]
         self.weirs = {"weir": args.build, "weir-baseline": args.build + "-baseline"}
         self.weirs.update(w.split("=", 1) for w in args.weir)
+        if args.trace:
+            self.weirs["weir-trace"] = args.build
         known = {**self.weirs, **OTHERS}
         self.names = args.peers.split(",") if args.peers else list(known)
-        self.names += [w.split("=", 1)[0] for w in args.weir if w.split("=", 1)[0] not in self.names]
+        self.names += [n for n in [*(w.split("=", 1)[0] for w in args.weir), *(["weir-trace"] if args.trace else [])] if n not in self.names]
         unknown = [n for n in self.names if n not in known] + [n for n in (args.pairs or "").split(",") if n and n not in self.names]
         if unknown:
             raise BenchError(f"no peer {', '.join(unknown)}: {', '.join(known)}")
@@ -325,7 +328,7 @@ class Bench:
 
     def make_peer(self, name, rundir):
         if name in self.weirs:
-            return Weir(rundir, self.cpus, self.weirs[name])
+            return Weir(rundir, self.cpus, self.weirs[name], self.args.trace if name == "weir-trace" else None)
         return OTHERS[name](rundir, self.cpus)
 
     def prepare(self):

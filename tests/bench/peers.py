@@ -50,8 +50,10 @@ class Peer:
 
 
 class Weir(Peer):
-    def __init__(self, rundir, cpus, build):
+    def __init__(self, rundir, cpus, build, trace=None):
+        """trace: one packet in so many is traced."""
         super().__init__(rundir, cpus)
+        self.trace, self.tracer = trace, None
         self.switch = Switch(rundir=rundir, build=build, huge=True, options=["--memory", "512"])
 
     @property
@@ -63,12 +65,17 @@ class Weir(Peer):
         s.weirctl("config", "set", "poll=busy", f"worker-cores={self.cpu}")
         s.weirctl("network", "add", "bench", "--", *["port", "add", "a", "--network", "bench", "--path", paths[0]],
                   "--", *["port", "add", "b", "--network", "bench", "--path", paths[1]])
+        if self.trace:
+            self.tracer = subprocess.Popen(["taskset", "-c", str(self.other), str(s.build / "ctl/weirctl"), "--ctl", s.ctl, "trace",
+                                            "--sample", f"1/{self.trace}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def facts(self):
         rows = json.loads(self.switch.unixctl("port/stats", "--json"))
         return {key: sum(row[key] for row in rows) for key, value in rows[0].items() if isinstance(value, int)}
 
     def stop(self):
+        if self.tracer:
+            end(self.tracer)
         try:
             self.switch.stop(check=False)
         except SwitchError as e:
