@@ -52,6 +52,7 @@ struct command {
 	int (*run)(struct context *);         // 0, or -1 after fail(). CONTROL: NULL for "send it as it is"
 	const char *control;                  // CONTROL: the switch's command, if not "noun/verb"; no --json is sent then
 	bool pages;                           // CONTROL: a list that may be long, which the switch gives in parts
+	bool bundle;                          // CONTROL: its answer goes into the support bundle; it wants no arguments
 	bool writes;                          // may change the database
 	bool statistics;                      // reads the statistics columns, which are not fetched otherwise
 	const char *help;

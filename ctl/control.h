@@ -19,6 +19,8 @@ void control_interrupted_by(int fd);
 int end_signals(void);
 // The answer comes as long as the user (or --count) wants.
 int trace_run(const struct given *);
+// support.c: asks all of them, and more.
+int support_run(const struct given *);
 
 // capture.c: packets to a file or pipe, until the user, or an option, wants an end.
 int capture_run(const struct given *);

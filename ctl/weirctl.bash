@@ -63,7 +63,11 @@ _weirctl() {
 	--unknown-unicast) list=(flood drop) ;;
 	--point) list=(rx tx drop stage:rule stage:storm stage:mtu) ;;
 	--iface) list=($(command ls /sys/class/net)) ;;
-	--path | --ctl | -w)
+	--logdir)
+		COMPREPLY=($(compgen -d -- "$cur"))
+		return 0
+		;;
+	--path | --ctl | -o | -w)
 		COMPREPLY=($(compgen -f -- "$cur"))
 		return 0
 		;;
@@ -89,6 +93,8 @@ _weirctl() {
 		network/del/2 | network/set/2 | network/show/2 | fdb/*/2) list=($(_weirctl_names network)) ;;
 		host/del/2 | host/show/2) list=($(_weirctl_names host)) ;;
 		fdb/add/4) list=($(_weirctl_names port)) ;;
+		log/set/2) list=(all $("$program" --timeout 1 log list 2>/dev/null | awk 'NR > 1 { print $1 }')) ;;
+		log/set/3) list=(off error warning info debug) ;;
 		port/set/* | port/add/[3-9]*) list=($("$program" --columns | awk '$1 == "Port" { print $2 "=" }')) ;;
 		network/set/* | network/add/[3-9]*) list=($("$program" --columns | awk '$1 == "Network" { print $2 "=" }')) ;;
 		list//1 | find//1 | get//1 | set//1 | add//1 | remove//1 | clear//1 | create//1 | destroy//1 | wait-until//1)

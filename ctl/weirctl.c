@@ -37,6 +37,8 @@ static int run(const struct given *list, size_t n)
 			return trace_run(&list[i]);
 		if (control && !strcmp(control, "capture/start"))
 			return capture_run(&list[i]);
+		if (control && !strcmp(control, "support-bundle"))
+			return support_run(&list[i]);
 		return control_run(&list[i]);
 	}
 	generic_init();
