@@ -109,6 +109,7 @@ static void start_tracer(void)
 	sampler_start(&sampler, trace_every, 1);
 	worker.mark = mark;
 	worker.tracer = (struct tracer *)&sampler; // nobody looks into it
+	worker.watch = WATCH_TRACE;
 }
 
 // ---- the switch
