@@ -1,6 +1,7 @@
 // support: collects what somebody who looks for a fault elsewhere wants to know, into one file. No packet payload, no secrets.
 //
-// Each step is a process of its own with a limit, so that a switch that hangs, or is not there at all, costs what only it knows and no more.
+// Each step is a process of its own with a limit, so that a switch that hangs, or is not there at all, costs what only it knows
+// and no more.
 #include "command.h"
 #include "control.h"
 
@@ -21,9 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STEP_SECONDS 10          // that one step may take
+#define STEP_SECONDS 10             // that one step may take
 #define FILE_MAX (32 * 1024 * 1024) // bytes of what it says
-#define LOG_BYTES "8388608"      // of each log, the end
+#define LOG_BYTES "8388608"         // of each log, the end
 
 // Facts of the host and the process, by the shell. $PID: the switch's process, "" if there is none; $RUNDIR, $LOGDIR.
 static const struct fact {
@@ -31,32 +32,48 @@ static const struct fact {
 	bool of_process;
 } facts[] = {
 	{"system/versions.txt", "versions",
-	 "weirctl=$(readlink /proc/$PPID/exe); $weirctl --version; [ -z \"$PID\" ] || /proc/$PID/exe --version; ovsdb-server --version; "
+	 "weirctl=$(readlink /proc/$PPID/exe); $weirctl --version; [ -z \"$PID\" ] || /proc/$PID/exe --version; ovsdb-server "
+	 "--version; "
 	 "qemu-system-x86_64 --version 2>/dev/null | head -n 1; libvirtd --version 2>/dev/null; cat /etc/os-release; "
-	 "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n' 'weir*' 'openvswitch*' 'libdpdk*' 'qemu-system*' 'libvirt-daemon*' 2>/dev/null; true"},
-	{"system/kernel.txt", "kernel", "uname -a; cat /proc/cmdline; grep . /sys/kernel/mm/transparent_hugepage/enabled /proc/sys/kernel/tainted; lsmod 2>/dev/null; true"},
+	 "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n' 'weir*' 'openvswitch*' 'libdpdk*' 'qemu-system*' "
+	 "'libvirt-daemon*' 2>/dev/null; true"},
+	{"system/kernel.txt", "kernel",
+	 "uname -a; cat /proc/cmdline; grep . /sys/kernel/mm/transparent_hugepage/enabled /proc/sys/kernel/tainted; lsmod "
+	 "2>/dev/null; true"},
 	{"system/cpu.txt", "processors and NUMA nodes",
-	 "lscpu || cat /proc/cpuinfo; for n in /sys/devices/system/node/node[0-9]*; do echo \"$n: $(cat $n/cpulist), distance $(cat $n/distance)\"; done; "
-	 "grep . /sys/devices/system/cpu/isolated /sys/devices/system/cpu/nohz_full /sys/devices/system/cpu/vulnerabilities/* 2>/dev/null; true"},
+	 "lscpu || cat /proc/cpuinfo; for n in /sys/devices/system/node/node[0-9]*; do echo \"$n: $(cat $n/cpulist), distance "
+	 "$(cat $n/distance)\"; done; "
+	 "grep . /sys/devices/system/cpu/isolated /sys/devices/system/cpu/nohz_full /sys/devices/system/cpu/vulnerabilities/* "
+	 "2>/dev/null; true"},
 	{"system/memory.txt", "memory and hugepages",
-	 "cat /proc/meminfo; grep . /sys/kernel/mm/hugepages/*/* /sys/devices/system/node/node[0-9]*/hugepages/*/* 2>/dev/null; grep huge /proc/mounts; true"},
-	{"system/load.txt", "load", "cat /proc/uptime /proc/loadavg; grep . /proc/pressure/* 2>/dev/null; ps -eo pid,psr,pcpu,pmem,stat,etime,comm --sort=-pcpu | head -n 60"},
+	 "cat /proc/meminfo; grep . /sys/kernel/mm/hugepages/*/* /sys/devices/system/node/node[0-9]*/hugepages/*/* "
+	 "2>/dev/null; grep huge /proc/mounts; true"},
+	{"system/load.txt", "load",
+	 "cat /proc/uptime /proc/loadavg; grep . /proc/pressure/* 2>/dev/null; ps -eo pid,psr,pcpu,pmem,stat,etime,comm "
+	 "--sort=-pcpu | head -n 60"},
 	{"system/interfaces.txt", "interfaces", "ip -s -d link; ip -d tuntap 2>/dev/null; true"},
 	{"system/rundir.txt", "run directory", "ls -laR \"$RUNDIR\""},
 	{"system/kernel-log.txt", "kernel's log", "dmesg --ctime 2>/dev/null | tail -n 500; true"},
 	{"process/status.txt", "state and limits of the process",
-	 "tr '\\0' ' ' </proc/$PID/cmdline; echo; cat /proc/$PID/status /proc/$PID/limits /proc/$PID/cgroup /proc/$PID/oom_score_adj", true},
+	 "tr '\\0' ' ' </proc/$PID/cmdline; echo; cat /proc/$PID/status /proc/$PID/limits /proc/$PID/cgroup "
+	 "/proc/$PID/oom_score_adj",
+	 true},
 	{"process/threads.txt", "threads: where they are and what they wait for",
 	 "for t in /proc/$PID/task/*; do echo \"--- ${t##*/} $(cat $t/comm)\"; cat $t/stat $t/wchan; echo; "
-	 "grep -E 'State|Cpus_allowed_list|ctxt' $t/status; cat $t/stack 2>/dev/null; done; true", true},
+	 "grep -E 'State|Cpus_allowed_list|ctxt' $t/status; cat $t/stack 2>/dev/null; done; true",
+	 true},
 	{"process/memory.txt", "memory of the process by mapping",
-	 "cat /proc/$PID/smaps_rollup 2>/dev/null; awk '/^[0-9a-f]+-/ { name = $6 ? $6 : \"[anonymous]\" } /^(Size|Rss):/ { sum[name, $1] += $2; names[name] = 1 } "
-	 "END { for (n in names) printf \"%12d kB mapped %12d kB resident  %s\\n\", sum[n, \"Size:\"], sum[n, \"Rss:\"], n }' /proc/$PID/smaps | sort -rn", true},
+	 "cat /proc/$PID/smaps_rollup 2>/dev/null; awk '/^[0-9a-f]+-/ { name = $6 ? $6 : \"[anonymous]\" } /^(Size|Rss):/ { "
+	 "sum[name, $1] += $2; names[name] = 1 } "
+	 "END { for (n in names) printf \"%12d kB mapped %12d kB resident  %s\\n\", sum[n, \"Size:\"], sum[n, \"Rss:\"], n }' "
+	 "/proc/$PID/smaps | sort -rn",
+	 true},
 	{"process/files.txt", "open files", "ls -l /proc/$PID/fd", true},
 };
 
 // A key with one of these in it has a value that is nobody's business.
-static const char *const secret_words[] = {"password", "passwd", "passphrase", "secret", "token", "credential", "psk", "private"};
+static const char *const secret_words[] = {"password", "passwd",     "passphrase", "secret",
+					   "token",    "credential", "psk",        "private"};
 
 enum outcome {
 	DONE,
@@ -67,13 +84,13 @@ enum outcome {
 
 struct bundle {
 	char folder[PATH_MAX + 16]; // where the files are gathered
-	char target[PATH_MAX];  // the file that is made of them
-	char name[128];         // of the folder in it
+	char target[PATH_MAX];      // the file that is made of them
+	char name[128];             // of the folder in it
 	char self[PATH_MAX];
 	FILE *summary;
 	unsigned n, steps, missing;
 	bool hangs, no_database; // it is no use to ask again
-	json_t *log;            // of steps, for -f json
+	json_t *log;             // of steps, for -f json
 };
 
 static double seconds(void)
@@ -157,7 +174,8 @@ static void last_line(const char *path, char *line, size_t room)
 
 static void say(struct bundle *b, const char *what, const char *file, enum outcome o, double took, const char *why)
 {
-	static const char *const words[] = {[DONE] = "there", [FAILED] = "incomplete", [HUNG] = "missing", [LEFT_OUT] = "missing"};
+	static const char *const words[] = {
+		[DONE] = "there", [FAILED] = "incomplete", [HUNG] = "missing", [LEFT_OUT] = "missing"};
 	char text[700];
 
 	snprintf(text, sizeof text, "%s%s%s", words[o], why[0] ? ": " : "", why);
@@ -168,8 +186,8 @@ static void say(struct bundle *b, const char *what, const char *file, enum outco
 		printf("%3u/%u  %-44s %s\n", b->n, b->steps, what, text);
 		fflush(stdout);
 	}
-	json_array_append_new(b->log, json_pack("{s:s, s:s, s:s, s:s?, s:f}", "file", file, "what", what, "result", words[o], "why", why[0] ? why : NULL,
-						"seconds", took));
+	json_array_append_new(b->log, json_pack("{s:s, s:s, s:s, s:s?, s:f}", "file", file, "what", what, "result", words[o],
+						"why", why[0] ? why : NULL, "seconds", took));
 }
 
 static enum outcome step(struct bundle *b, const char *file, const char *what, unsigned limit, char *const argv[])
@@ -222,8 +240,14 @@ static void ask_switch(struct bundle *b)
 			skip(b, file, what, "the switch does not answer");
 			continue;
 		}
-		char *argv[] = {b->self, (char[]){"--ctl"}, settings.ctl, (char[]){"--timeout"}, timeout, (char *)(uintptr_t)c->noun,
-				(char *)(uintptr_t)c->verb, NULL};
+		char *argv[] = {b->self,
+				(char[]){"--ctl"},
+				settings.ctl,
+				(char[]){"--timeout"},
+				timeout,
+				(char *)(uintptr_t)c->noun,
+				(char *)(uintptr_t)c->verb,
+				NULL};
 		enum outcome o = step(b, file, what, limit_of() + 2, argv);
 		// The first of the table is one that any switch answers at once.
 		if (o == HUNG || (o != DONE && !strcmp(c->noun, "version"))) {
@@ -255,10 +279,10 @@ static void strike_secrets(json_t *v)
 	json_t *in;
 
 	if (json_is_array(v)) {
-		json_array_foreach(v, i, in)
-			strike_secrets(in);
+		json_array_foreach(v, i, in) strike_secrets(in);
 	} else if (json_is_object(v)) {
-		json_object_foreach_safe(v, next, key, in) {
+		json_object_foreach_safe(v, next, key, in)
+		{
 			if (is_secret(key))
 				json_object_set_new(v, key, json_string("(left out)"));
 			else
@@ -308,8 +332,10 @@ static void dump_database(struct bundle *b, char names[][64], size_t n)
 	snprintf(timeout, sizeof timeout, "%u", limit_of());
 	for (size_t i = 0; i < n; i++) {
 		char file[128], what[128], path[PATH_MAX];
-		const char *more[] = {"--private-key", settings.private_key, "--certificate", settings.certificate, "--ca-cert", settings.ca_cert};
-		char *argv[24] = {b->self, (char[]){"--db"}, settings.db, (char[]){"--timeout"}, timeout, (char[]){"-f"}, (char[]){"json"}};
+		const char *more[] = {"--private-key",      settings.private_key, "--certificate",
+				      settings.certificate, "--ca-cert",          settings.ca_cert};
+		char *argv[24] = {b->self, (char[]){"--db"}, settings.db,     (char[]){"--timeout"},
+				  timeout, (char[]){"-f"},   (char[]){"json"}};
 		int argc = 7;
 
 		snprintf(file, sizeof file, "database/%s.json", names[i]);
@@ -355,7 +381,8 @@ static void copy_logs(struct bundle *b, const char *folder)
 			snprintf(from, sizeof from, "%s/%s", folder, name);
 			snprintf(file, sizeof file, "log/%s", name);
 			bool packed = strlen(name) > 3 && !strcmp(name + strlen(name) - 3, ".gz");
-			char *tail[] = {(char[]){"tail"}, (char[]){"-c"}, (char[]){LOG_BYTES}, from, NULL}, *cat[] = {(char[]){"cat"}, from, NULL};
+			char *tail[] = {(char[]){"tail"}, (char[]){"-c"}, (char[]){LOG_BYTES}, from, NULL},
+			     *cat[] = {(char[]){"cat"}, from, NULL};
 			b->steps++;
 			step(b, file, name, STEP_SECONDS, packed ? cat : tail);
 			found++;
@@ -451,7 +478,8 @@ static void begin(struct bundle *b, const char *target)
 	gethostname(host, sizeof host - 1);
 	strftime(when, sizeof when, "%Y%m%d-%H%M%S", localtime(&now));
 	snprintf(b->name, sizeof b->name, "weir-support-%s-%s", host, when);
-	if (snprintf(b->target, sizeof b->target, "%s%s", target ? target : b->name, target ? "" : ".tar.gz") >= (int)sizeof b->target - 16)
+	if (snprintf(b->target, sizeof b->target, "%s%s", target ? target : b->name, target ? "" : ".tar.gz") >=
+	    (int)sizeof b->target - 16)
 		die("%s: the path is too long", target);
 	// Beside the target: there is room for it, or there isn't for the target either.
 	snprintf(b->folder, sizeof b->folder, "%s.XXXXXX", b->target);
@@ -465,8 +493,10 @@ static void begin(struct bundle *b, const char *target)
 	b->log = json_array();
 	if (!b->summary)
 		die("%s: %s", path, strerror(errno));
-	fprintf(b->summary, "Support bundle of the virtual switch Weir, made by weirctl %s on %s, %s.\n"
-			    "It has no packet payload, and no values of keys such as password.\n\n", WEIR_VERSION, host, when);
+	fprintf(b->summary,
+		"Support bundle of the virtual switch Weir, made by weirctl %s on %s, %s.\n"
+		"It has no packet payload, and no values of keys such as password.\n\n",
+		WEIR_VERSION, host, when);
 }
 
 // Packs the folder. It takes the place of an older file at once, or not at all.
@@ -502,7 +532,9 @@ int support_run(const struct given *g)
 	static struct bundle b;
 
 	for (int i = 0; i < g->n_args; i++) {
-		const char **to = !strcmp(g->args[i], "-o") || !strcmp(g->args[i], "--output") ? &target : !strcmp(g->args[i], "--logdir") ? &given_logdir : NULL;
+		const char **to = !strcmp(g->args[i], "-o") || !strcmp(g->args[i], "--output") ? &target
+				  : !strcmp(g->args[i], "--logdir")                            ? &given_logdir
+											       : NULL;
 
 		if (!to)
 			die("support-bundle doesn't know \"%s\": it takes -o FILE.tar.gz and --logdir DIR", g->args[i]);
@@ -537,7 +569,8 @@ int support_run(const struct given *g)
 		free(text);
 		json_decref(all);
 	} else {
-		printf("%s: %u of %u parts%s\n", b.target, b.steps - b.missing, b.steps, b.missing ? "; SUMMARY in it says what is missing, and why" : "");
+		printf("%s: %u of %u parts%s\n", b.target, b.steps - b.missing, b.steps,
+		       b.missing ? "; SUMMARY in it says what is missing, and why" : "");
 	}
 	return EXIT_SUCCESS;
 }

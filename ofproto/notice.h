@@ -9,6 +9,7 @@ struct log_field {
 // Of vswitch/; NULL: nobody listens.
 extern void (*notice_sink)(char level, const char *module, const struct log_field *, const char *sentence);
 // level: 'w' or 'i'. module: of vswitch/log.h. fields: end with a NULL key.
-void notice(char level, const char *module, const struct log_field *fields, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+void notice(char level, const char *module, const struct log_field *fields, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
 
 #endif

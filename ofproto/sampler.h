@@ -1,5 +1,5 @@
-// sampler: one of so many packets on the average, at random distances: no rhythm of the traffic hides from it, or is all that it sees (RFC 5475
-// section 5.2).
+// sampler: one of so many packets on the average, at random distances: no rhythm of the traffic hides from it, or is all that
+// it sees (RFC 5475 section 5.2).
 #ifndef OFPROTO_SAMPLER_H
 #define OFPROTO_SAMPLER_H
 

@@ -1,5 +1,5 @@
-// control_log: the log, on Open vSwitch's vlog: it has the destinations, the levels and the file. Here: lines and their fields, limits of places that
-// log, and names of our own for the library's modules. See log.h.
+// control_log: the log, on Open vSwitch's vlog: it has the destinations, the levels and the file. Here: lines and their fields,
+// limits of places that log, and names of our own for the library's modules. See log.h.
 #include "openvswitch.h"
 
 #include "control_signals.h"
@@ -20,7 +20,8 @@
 #include <string.h>
 #include <time.h>
 
-// A module of vlog's appears with its first line. It has the levels of this one, so that "all" holds for modules that come later too.
+// A module of vlog's appears with its first line. It has the levels of this one, so that "all" holds for modules that come
+// later too.
 VLOG_DEFINE_THIS_MODULE(weir);
 
 struct log_module {
@@ -39,9 +40,9 @@ static bool as_json, on_console;
 static const struct {
 	const char *library, *module;
 } library_modules[] = {
-	{"reconnect", "db"},     {"jsonrpc", "db"},    {"ovsdb_cs", "db"},    {"ovsdb_idl", "db"},   {"ovsdb_error", "db"},
-	{"stream", "db"},        {"stream_ssl", "db"}, {"stream_fd", "db"},   {"stream_tcp", "db"},  {"stream_unix", "db"},
-	{"socket_util", "db"},   {"dns_resolve", "db"}, {"unixctl", "control"},
+	{"reconnect", "db"},   {"jsonrpc", "db"},     {"ovsdb_cs", "db"},     {"ovsdb_idl", "db"},  {"ovsdb_error", "db"},
+	{"stream", "db"},      {"stream_ssl", "db"},  {"stream_fd", "db"},    {"stream_tcp", "db"}, {"stream_unix", "db"},
+	{"socket_util", "db"}, {"dns_resolve", "db"}, {"unixctl", "control"},
 };
 
 // ---- modules
@@ -225,7 +226,8 @@ void log_run(bool all)
 	pthread_mutex_unlock(&lock);
 }
 
-static __attribute__((format(printf, 5, 0))) void write_limited(struct log_site *s, char level, const char *module, const struct log_field *fields, const char *fmt, va_list args)
+static __attribute__((format(printf, 5, 0))) void write_limited(struct log_site *s, char level, const char *module,
+								const struct log_field *fields, const char *fmt, va_list args)
 {
 	pthread_mutex_lock(&lock);
 	struct log_module *m = module_named(module);
@@ -255,20 +257,25 @@ void log_write(struct log_site *s, char level, const char *module, const struct 
 
 // ---- the library's lines
 //
-// The linker gives the library's calls of vlog() and vlog_rate_limit() to these (--wrap), so that its lines look like ours. vlog's own remain.
+// The linker gives the library's calls of vlog() and vlog_rate_limit() to these (--wrap), so that its lines look like ours.
+// vlog's own remain.
 
 void __wrap_vlog(const struct vlog_module *, enum vlog_level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void __wrap_vlog_rate_limit(const struct vlog_module *, enum vlog_level, struct vlog_rate_limit *, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
-static __attribute__((format(printf, 3, 0))) void library_line(const struct vlog_module *from, enum vlog_level l, const char *fmt, va_list args)
+static __attribute__((format(printf, 3, 0))) void library_line(const struct vlog_module *from, enum vlog_level l,
+							       const char *fmt, va_list args)
 {
 	static struct log_site limits[16]; // by name, so that one that talks a lot doesn't silence the others
 
 	if (vlog_is_enabled(from, l))
 		write_limited(&limits[hash_string(from->name, 0) % ARRAY_SIZE(limits)],
-			      l <= VLL_ERR ? 'e' : l == VLL_WARN ? 'w' : l == VLL_INFO ? 'i' : 'd', module_of_library(from->name),
-			      LOG_FIELDS({"library", from->name}), fmt, args);
+			      l <= VLL_ERR    ? 'e'
+			      : l == VLL_WARN ? 'w'
+			      : l == VLL_INFO ? 'i'
+					      : 'd',
+			      module_of_library(from->name), LOG_FIELDS({"library", from->name}), fmt, args);
 }
 
 void __wrap_vlog(const struct vlog_module *from, enum vlog_level l, const char *fmt, ...)
@@ -280,7 +287,8 @@ void __wrap_vlog(const struct vlog_module *from, enum vlog_level l, const char *
 	va_end(args);
 }
 
-void __wrap_vlog_rate_limit(const struct vlog_module *from, enum vlog_level l, struct vlog_rate_limit *limit, const char *fmt, ...)
+void __wrap_vlog_rate_limit(const struct vlog_module *from, enum vlog_level l, struct vlog_rate_limit *limit, const char *fmt,
+			    ...)
 {
 	va_list args;
 
@@ -296,8 +304,8 @@ static bool parse_level(const char *text, enum vlog_level *l)
 	static const struct {
 		const char *name;
 		enum vlog_level level;
-	} names[] = {{"off", VLL_OFF},   {"error", VLL_ERR},     {"err", VLL_ERR},      {"warning", VLL_WARN}, {"warn", VLL_WARN},
-		     {"info", VLL_INFO}, {"debug", VLL_DBG}, {"dbg", VLL_DBG}};
+	} names[] = {{"off", VLL_OFF},   {"error", VLL_ERR}, {"err", VLL_ERR},   {"warning", VLL_WARN},
+		     {"warn", VLL_WARN}, {"info", VLL_INFO}, {"debug", VLL_DBG}, {"dbg", VLL_DBG}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		if (!strcasecmp(text, names[i].name)) {
@@ -417,7 +425,8 @@ void log_open(const char *file, bool to_stderr, bool json)
 	make_modules();
 	int error = file ? vlog_set_log_file(file) : 0;
 	if (error)
-		fprintf(stderr, "%s: the log can't be written to %s: %s\n", program_invocation_short_name, file, ovs_strerror(error));
+		fprintf(stderr, "%s: the log can't be written to %s: %s\n", program_invocation_short_name, file,
+			ovs_strerror(error));
 }
 
 int log_reopen(void)

@@ -27,6 +27,7 @@
 	X(fdb, "addresses that flap")                                                                                  \
 	X(trace, "traces that begin and end")                                                                          \
 	X(control, "the control socket, and levels of the log that it changes")                                        \
+	X(capture, "captures of packets")                                                                              \
 	X(metrics, "the socket that metrics are read from")                                                            \
 	X(dpdk, "what DPDK says")
 

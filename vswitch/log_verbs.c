@@ -52,7 +52,8 @@ static void log_set(struct control_request *r, int argc, const char *argv[], voi
 	} else if (!log_set_level(module, level, &error)) {
 		verbs_refuse(r, "%s", error);
 	} else {
-		log_event('i', "control", LOG_FIELDS({"changed", module}, {"to", level}), "lines of module %s are written from level %s on", module, level);
+		log_event('i', "control", LOG_FIELDS({"changed", module}, {"to", level}),
+			  "lines of module %s are written from level %s on", module, level);
 		control_reply(r, json ? "{}\n" : "");
 	}
 	free(module);

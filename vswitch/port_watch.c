@@ -1,6 +1,7 @@
 // port_watch: tells the log and the probes what has changed about a port since the last look.
 //
-// What a port says of itself is looked at when its device calls and once a second; so what came and went in between is told by the counters only.
+// What a port says of itself is looked at when its device calls and once a second; so what came and went in between is told by
+// the counters only.
 #include "port_watch.h"
 #include "control.h"
 #include "probe.h"
@@ -27,7 +28,8 @@ static bool same_kind(const char *a, const char *b)
 
 static void watch_front_end(const struct port *p, struct port_watch *was, const struct port_state *s)
 {
-	const char *connected = status_of(s, "connected"), *connects = status_of(s, "connects"), *refused = status_of(s, "refused");
+	const char *connected = status_of(s, "connected"), *connects = status_of(s, "connects"),
+		   *refused = status_of(s, "refused");
 	bool is = connected && !strcmp(connected, "true");
 	unsigned long n = connects ? strtoul(connects, NULL, 10) : 0, away = refused ? strtoul(refused, NULL, 10) : 0;
 
@@ -36,7 +38,8 @@ static void watch_front_end(const struct port *p, struct port_watch *was, const 
 	if (was->connected && (!is || n != was->connects))
 		log_event('i', "port", LOG_FIELDS({"port", p->name}), "port %s: the front-end has disconnected", p->name);
 	if (is && (!was->connected || n != was->connects))
-		log_event('i', "port", LOG_FIELDS({"port", p->name}, {"connects", connects}), "port %s: a front-end has connected", p->name);
+		log_event('i', "port", LOG_FIELDS({"port", p->name}, {"connects", connects}),
+			  "port %s: a front-end has connected", p->name);
 	if (away > was->refused)
 		log_event('w', "port", LOG_FIELDS({"port", p->name}, {"refused", LOG_NUMBER(away - was->refused)}),
 			  "port %s: another front-end wanted its socket, which is in use, and was sent away", p->name);
@@ -52,12 +55,13 @@ void port_watch(struct port *p, const struct port_state *s)
 
 	watch_front_end(p, was, s);
 	if (news && s->link_up && s->problem[0])
-		log_event('w', "port", LOG_FIELDS({"port", p->name}, {"state", "up"}), "port %s: up, but %s", p->name, s->problem);
+		log_event('w', "port", LOG_FIELDS({"port", p->name}, {"state", "up"}), "port %s: up, but %s", p->name,
+			  s->problem);
 	else if (news && s->link_up)
 		log_event('i', "port", LOG_FIELDS({"port", p->name}, {"state", "up"}), "port %s: up", p->name);
 	else if (news)
-		log_event(was->seen && was->up ? 'w' : 'i', "port", LOG_FIELDS({"port", p->name}, {"state", "down"}), "port %s: down%s%s", p->name,
-			  s->problem[0] ? ": " : "", s->problem);
+		log_event(was->seen && was->up ? 'w' : 'i', "port", LOG_FIELDS({"port", p->name}, {"state", "down"}),
+			  "port %s: down%s%s", p->name, s->problem[0] ? ": " : "", s->problem);
 	if (news || strcmp(was->problem, s->problem))
 		PROBE(port_state, p->name, (int)s->link_up, &s->problem[0]);
 	was->seen = true;
@@ -71,6 +75,8 @@ void port_watch_counts(struct port *p, uint64_t undecided)
 
 	if (undecided > was->undecided)
 		log_event('w', "worker", LOG_FIELDS({"port", p->name}, {"packets", LOG_NUMBER(undecided - was->undecided)}),
-			  "port %s: packets were dropped because too many of unknown flows came at once; weirctl drops shows which", p->name);
+			  "port %s: packets were dropped because too many of unknown flows came at once; weirctl drops shows "
+			  "which",
+			  p->name);
 	was->undecided = undecided;
 }
