@@ -183,7 +183,7 @@ static void say(struct bundle *b, const char *what, const char *file, enum outco
 	fprintf(b->summary, "%-40s %-12s %6.1f s  %s%s%s\n", file, words[o], took, what, why[0] ? ": " : "", why);
 	fflush(b->summary);
 	if (!settings.json) {
-		printf("%3u/%u  %-44s %s\n", b->n, b->steps, what, text);
+		printf("%3u/%u  %-48s %s\n", b->n, b->steps, what, text);
 		fflush(stdout);
 	}
 	json_array_append_new(b->log, json_pack("{s:s, s:s, s:s, s:s?, s:f}", "file", file, "what", what, "result", words[o],

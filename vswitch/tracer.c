@@ -135,6 +135,7 @@ static void stop(void)
 	if (!active)
 		return;
 	thread_call(set_tracer, NULL);
+	log_event('d', "trace", LOG_FIELDS({"trace", LOG_NUMBER(active->id)}, {"shown", LOG_NUMBER(active->shown)}), "trace %u ends", active->id);
 	active->next = ending;
 	ending = active;
 	active = NULL;
@@ -142,8 +143,11 @@ static void stop(void)
 
 void tracer_run(long long now_ms)
 {
-	if (active && now_ms - active->read_ms > ABANDONED_MS)
+	if (active && now_ms - active->read_ms > ABANDONED_MS) {
+		log_event('i', "trace", LOG_FIELDS({"trace", LOG_NUMBER(active->id)}), "trace %u is ended: nobody has read it for %d s", active->id,
+			  ABANDONED_MS / 1000);
 		stop();
+	}
 	for (unsigned i = 0; active && i < MAX_WORKERS; i++) { // workers that came later
 		const struct worker *w = thread_worker(i);
 
@@ -242,6 +246,8 @@ static void trace_start(struct control_request *r, int argc, const char *argv[],
 	t->read_ms = loop_msec();
 	active = t;
 	thread_call(set_tracer, t);
+	log_event('d', "trace", LOG_FIELDS({"trace", LOG_NUMBER(t->id)}, {"port", port}, {"filter", filter}, {"count", count}, {"sample", sample}),
+		  "trace %u begins", t->id);
 	snprintf(text, sizeof text, "%u\n", t->id);
 	control_reply(r, text);
 }

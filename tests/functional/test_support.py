@@ -55,7 +55,7 @@ def test_contents(lab, tmp_path):
     summary = files["SUMMARY"].decode()
     assert "0 of" in summary.splitlines()[-1], summary
     # Every part was shown while it was collected.
-    shown = re.findall(r"^ *(\d+)/(\d+)  (.*?)  +there$", said, re.M)
+    shown = re.findall(r"^ *(\d+)/(\d+)  (.*?) +there$", said, re.M)
     assert len(shown) == int(shown[-1][1]) == len(files) - 1, said
 
 
