@@ -1,6 +1,7 @@
 // flow: see flow.h.
 #include "flow.h"
 #include "probe.h"
+#include "rcu.h"
 #include "topology.h"
 
 #include <stdlib.h>
@@ -57,6 +58,7 @@ struct flow_table {
 	struct flow_credit *credit; // by row, touched as it is used
 	uint32_t credit_high;       // highest row that was credited
 	struct flow_table *next;    // of all tables
+	struct flow_ends *ends;     // RCU, NULL: nobody wants to know
 	struct port_flows port[MAX_PORTS];
 };
 
@@ -202,6 +204,8 @@ void flow_table_destroy(struct flow_table *t)
 	if (!t)
 		return;
 	keep_credits(t);
+	if (flow_table_ends && t->record && t->cold)
+		flow_table_ends(t);
 	struct flow_table **at = &tables;
 	while (*at != t)
 		at = &(*at)->next;
@@ -438,13 +442,93 @@ static __rte_noinline void probe_end(const struct flow_table *t, uint32_t i, con
 	PROBE(flow_end, lport_name(t->cold[i].port), why, f->packets, f->bytes, f->used_ms - t->cold[i].created_ms);
 }
 
-// `why`: in a word, for the probe.
-static void remove_index(struct flow_table *t, uint32_t i, const char *why)
+// ---- flows that end
+
+void (*flow_table_ends)(struct flow_table *);
+
+static void describe_end(struct flow_end *e, uint32_t i, const struct flow_key *k, const struct flow *f, const struct flow_cold *c)
+{
+	e->key = *k;
+	e->decision = f->decision;
+	e->rule = f->rule;
+	e->packets = f->packets;
+	e->bytes = f->bytes;
+	e->created_ms = c->created_ms;
+	e->used_ms = f->used_ms;
+	e->index = i;
+	e->serial = c->serial;
+	e->hash = c->hash;
+	e->n_prov = c->n_prov;
+	memcpy(e->prov_row, c->prov_row, sizeof e->prov_row);
+}
+
+void flow_end_of(const struct flow_view *v, uint32_t i, struct flow_end *e)
+{
+	describe_end(e, i, &v->key, &v->flow, &v->cold);
+	e->why = FLOW_END_ACTIVE;
+	e->goes_on = true;
+}
+
+static void lose_end(struct flow_ends *ends, const struct flow *f)
+{
+	__atomic_store_n(&ends->lost, ends->lost + 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&ends->lost_packets, ends->lost_packets + f->packets, __ATOMIC_RELAXED);
+	__atomic_store_n(&ends->lost_bytes, ends->lost_bytes + f->bytes, __ATOMIC_RELAXED);
+}
+
+static __attribute__((noinline)) void note_end(struct flow_table *t, struct flow_ends *ends, uint32_t i, enum flow_end_why why, bool goes_on)
+{
+	const struct flow *f = &t->record[i].flow;
+	uint16_t network = f->network & (MAX_NETWORKS - 1);
+
+	if (!f->packets || !flow_sampled(t->cold[i].hash, __atomic_load_n(&ends->sample, __ATOMIC_RELAXED)) ||
+	    !(__atomic_load_n(&ends->networks[network / 64], __ATOMIC_RELAXED) >> network % 64 & 1))
+		return;
+	if (ends->head - __atomic_load_n(&ends->tail, __ATOMIC_ACQUIRE) >= FLOW_ENDS) {
+		lose_end(ends, f);
+		return;
+	}
+	struct flow_end *e = &ends->ring[ends->head & (FLOW_ENDS - 1)];
+	describe_end(e, i, &t->record[i].key, f, &t->cold[i]);
+	e->why = (uint8_t)why;
+	e->goes_on = goes_on;
+	__atomic_store_n(&ends->head, ends->head + 1, __ATOMIC_RELEASE);
+}
+
+static inline void ended(struct flow_table *t, uint32_t i, enum flow_end_why why, bool goes_on)
+{
+	struct flow_ends *ends = INSTRUMENTS ? rcu_read(t->ends) : NULL;
+
+	if (unlikely(ends))
+		note_end(t, ends, i, why, goes_on);
+}
+
+void flow_table_watch(struct flow_table *t, struct flow_ends *ends)
+{
+	rcu_publish(t->ends, ends);
+}
+
+bool flow_ends_waiting(const struct flow_ends *ends)
+{
+	return ends->tail != __atomic_load_n(&ends->head, __ATOMIC_ACQUIRE);
+}
+
+bool flow_ends_take(struct flow_ends *ends, struct flow_end *e)
+{
+	if (!flow_ends_waiting(ends))
+		return false;
+	*e = ends->ring[ends->tail & (FLOW_ENDS - 1)];
+	__atomic_store_n(&ends->tail, ends->tail + 1, __ATOMIC_RELEASE);
+	return true;
+}
+
+// `word`: why, for the probe.
+static void remove_index(struct flow_table *t, uint32_t i, enum flow_end_why why, const char *word)
 {
 	struct flow_cold *c = &t->cold[i];
 
 	if (PROBE_ON(flow_end))
-		probe_end(t, i, why);
+		probe_end(t, i, word);
 	bucket_take(t, &t->bucket[bucket_index(t, c->hash)], i);
 	list_del(t, i);
 	change_begin(c);
@@ -452,13 +536,14 @@ static void remove_index(struct flow_table *t, uint32_t i, const char *why)
 	c->in_use = 0;
 	c->next = t->free;
 	change_end(c);
+	ended(t, i, why, false); // last: who has taken it from the ring doesn't meet the flow in the table any more
 	t->free = i;
 	__atomic_store_n(&t->n, t->n - 1, __ATOMIC_RELAXED);
 }
 
 void flow_table_remove(struct flow_table *t, struct flow *f)
 {
-	remove_index(t, flow_index(t, f), "replaced");
+	remove_index(t, flow_index(t, f), FLOW_END_FORCED, "replaced");
 }
 
 // Second chance over the port's own flows, oldest first. Returns whether one went.
@@ -470,7 +555,7 @@ static bool evict(struct flow_table *t, uint16_t port, uint32_t now_ms)
 		if (i == NONE)
 			return false;
 		if (now_ms - t->record[i].flow.used_ms >= EVICT_IDLE_MS) {
-			remove_index(t, i, "evicted");
+			remove_index(t, i, FLOW_END_RESOURCES, "evicted");
 			t->evictions++;
 			return true;
 		}
@@ -490,7 +575,7 @@ static void evict_largest(struct flow_table *t)
 			largest = i;
 	if (t->port[largest].first == NONE)
 		return;
-	remove_index(t, t->port[largest].first, "evicted");
+	remove_index(t, t->port[largest].first, FLOW_END_RESOURCES, "evicted");
 	t->evictions++;
 }
 
@@ -536,6 +621,7 @@ struct flow *flow_table_insert(struct flow_table *t, const struct flow_key *key,
 	c->key_len = (uint8_t)len;
 	c->in_use = 1;
 	c->created_ms = now_ms;
+	c->serial = (uint32_t)t->inserts + 1 ? (uint32_t)t->inserts + 1 : 1;
 	r->flow.used_ms = r->flow.refreshed_ms = now_ms;
 	r->flow.aux = NONE;
 	list_add(t, i, port);
@@ -557,7 +643,7 @@ void flow_table_sweep(struct flow_table *t, uint32_t now_ms)
 			return;
 		uint32_t i = t->hand++;
 		if (t->cold[i].in_use && now_ms - t->record[i].flow.used_ms >= t->idle_ms) {
-			remove_index(t, i, "idle");
+			remove_index(t, i, FLOW_END_IDLE, "idle");
 			t->expiries++;
 		}
 	}
@@ -566,7 +652,14 @@ void flow_table_sweep(struct flow_table *t, uint32_t now_ms)
 void flow_table_drop_port(struct flow_table *t, uint16_t port)
 {
 	while (t->port[port].first != NONE)
-		remove_index(t, t->port[port].first, "port");
+		remove_index(t, t->port[port].first, FLOW_END_FORCED, "port");
+}
+
+// Whether the packets have the same fate. Flags say how it was come by.
+static bool same_outcome(const struct flow *a, const struct flow *b)
+{
+	return a->out_kind == b->out_kind && a->out == b->out && a->vlan_op == b->vlan_op && a->vlan_tci == b->vlan_tci && a->network == b->network &&
+	       a->rule == b->rule && a->actions == b->actions;
 }
 
 void flow_decide(struct flow_table *t, struct flow *record, const struct flow *decision, const struct flow_cold *from)
@@ -574,6 +667,8 @@ void flow_decide(struct flow_table *t, struct flow *record, const struct flow *d
 	struct flow_cold *c = flow_cold(t, record);
 	struct flow old = *record;
 
+	if (!same_outcome(&old, decision))
+		ended(t, flow_index(t, record), FLOW_END_FORCED, true);
 	change_begin(c);
 	credit_flow(t, flow_index(t, record));
 	c->credited_packets = old.packets;

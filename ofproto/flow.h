@@ -57,6 +57,7 @@ struct flow_cold {
 	uint32_t hash;
 	uint32_t prev, next;           // list of its ingress port, ~0: end
 	uint32_t created_ms;
+	uint32_t serial;               // of this table's flows: tells a record from the next one in its place
 	uint16_t port;
 	uint64_t credited_packets;     // of its counters, what was credited to rules before the present decision
 	uint64_t credited_bytes;
@@ -125,5 +126,60 @@ bool flow_table_read(const struct flow_table *, uint32_t index, struct flow_view
 uint32_t flow_table_high(const struct flow_table *);
 // A hint at the price of one cache line: the ingress port of record `index` < flow_table_high(), or of the flow that was there before.
 uint16_t flow_table_port(const struct flow_table *, uint32_t index);
+
+// ---- flows that end, for who exports them
+//
+// The worker puts what is known of a flow into a ring when the flow goes, or when its decision changes and it had packets. It never waits: what the
+// ring has no room for is counted as lost. With no ring set, that is one test per flow that goes, and none per packet.
+
+// Why a flow ended: the values of flowEndReason, RFC 5102 section 5.11.3.
+enum flow_end_why {
+	FLOW_END_IDLE = 1,
+	FLOW_END_ACTIVE = 2,    // it goes on: a report in between
+	FLOW_END_FORCED = 4,    // another decision, its port is gone, the switch ends
+	FLOW_END_RESOURCES = 5, // it made room for another
+};
+
+struct flow_end {
+	struct flow_key key;
+	struct decision decision;
+	uint32_t rule;
+	uint64_t packets, bytes; // since the flow began
+	uint32_t created_ms, used_ms;
+	uint32_t index, serial, hash;
+	uint32_t prov_row[FLOW_PROV];
+	uint8_t n_prov;
+	uint8_t why;             // enum flow_end_why
+	uint8_t goes_on;         // with another decision
+};
+
+#define FLOW_ENDS 16384 // a power of two
+
+// One writer, the worker; one reader, the main thread.
+struct flow_ends {
+	// Set before the ring is, or changed with relaxed stores.
+	uint32_t sample;                      // flows that flow_sampled() is false for are left out
+	uint64_t networks[MAX_NETWORKS / 64]; // by id: flows of others are left out; 0: of no network
+	uint64_t head __attribute__((aligned(64))); // the writer's
+	uint64_t lost, lost_packets, lost_bytes;
+	uint64_t tail __attribute__((aligned(64))); // the reader's
+	struct flow_end ring[FLOW_ENDS] __attribute__((aligned(64)));
+};
+
+// One of `sample` flows, by its hash: what one of 10 takes is among what one of 5 takes.
+static inline bool flow_sampled(uint32_t hash, uint32_t sample)
+{
+	return sample <= 1 || (uint64_t)hash * sample >> 32 == 0;
+}
+
+// Main thread. NULL: none any more; the ring may be freed after a grace period.
+void flow_table_watch(struct flow_table *, struct flow_ends *);
+// What a record that flow_table_read() gave would leave behind if it ended now.
+void flow_end_of(const struct flow_view *, uint32_t index, struct flow_end *);
+// The oldest one, taken out. False: there is none.
+bool flow_ends_take(struct flow_ends *, struct flow_end *);
+bool flow_ends_waiting(const struct flow_ends *); // whether there is one
+// Main thread: called with a table whose worker is gone, before its flows go.
+extern void (*flow_table_ends)(struct flow_table *);
 
 #endif

@@ -436,6 +436,140 @@ static void read_while_it_changes(void **state)
 	assert_int_equal(r.torn, 0);
 }
 
+// ---- flows that end
+
+static struct flow_ends ends;
+
+static void watch(uint32_t sample)
+{
+	memset(&ends, 0, sizeof ends);
+	ends.sample = sample;
+	memset(ends.networks, 0xff, sizeof ends.networks);
+	flow_table_watch(table, &ends);
+}
+
+static void used(struct flow *f, uint64_t packets, uint32_t now_ms)
+{
+	f->packets += packets;
+	f->bytes += packets * 100;
+	f->used_ms = now_ms;
+}
+
+// Each way for a flow to end leaves what is known of it, once; one without a packet leaves nothing.
+static void ends_are_noted(void **state)
+{
+	struct flow_cold cold = {.n_prov = 1, .prov_row = {77}};
+	struct flow decision = {.out_kind = OUT_PORT, .out = 9, .network = 5}, again = decision;
+	struct flow_end e;
+
+	create(1024, 1);
+	watch(1);
+	struct flow *f = insert(1, 1, 1000);
+	flow_decide(table, f, &decision, &cold);
+	used(f, 3, 1500);
+	insert(1, 2, 1000);
+	again.flags = FLOW_LEARN; // no other fate
+	flow_decide(table, f, &again, &cold);
+	assert_false(flow_ends_waiting(&ends));
+	decision.out = 10;
+	flow_decide(table, f, &decision, &cold);
+	assert_true(flow_ends_take(&ends, &e));
+	assert_int_equal(e.decision.out, 9);
+	assert_int_equal(e.packets, 3);
+	assert_int_equal(e.bytes, 300);
+	assert_int_equal(e.why, FLOW_END_FORCED);
+	assert_true(e.goes_on);
+	assert_int_equal(e.n_prov, 1);
+	assert_int_equal(e.prov_row[0], 77);
+	uint32_t serial = e.serial;
+	used(f, 2, 2000);
+	for (uint32_t ms = 11000; ms < 14000; ms++)
+		flow_table_sweep(table, ms);
+	assert_int_equal(flows(), 0);
+	assert_true(flow_ends_take(&ends, &e));
+	assert_int_equal(e.decision.out, 10);
+	assert_int_equal(e.packets, 5);
+	assert_int_equal(e.created_ms, 1000);
+	assert_int_equal(e.used_ms, 2000);
+	assert_int_equal(e.why, FLOW_END_IDLE);
+	assert_int_equal(e.serial, serial);
+	assert_false(e.goes_on);
+	assert_false(flow_ends_take(&ends, &e));
+	// Another flow in the same place is told from it.
+	f = insert(1, 3, 20000);
+	used(f, 1, 20000);
+	flow_table_drop_port(table, 1);
+	assert_true(flow_ends_take(&ends, &e));
+	assert_int_not_equal(e.serial, serial);
+	assert_int_equal(e.why, FLOW_END_FORCED);
+	flow_table_watch(table, NULL);
+	used(insert(1, 4, 20000), 1, 20000);
+	flow_table_drop_port(table, 1);
+	assert_false(flow_ends_waiting(&ends));
+}
+
+static void making_room_is_an_end(void **state)
+{
+	struct flow_end e;
+	unsigned n = 0;
+
+	create(1024, 1);
+	watch(1);
+	for (uint32_t i = 0; i < 2000; i++)
+		used(insert(1, i, i), 1, i); // older ones are old enough by then
+	while (flow_ends_take(&ends, &e)) {
+		assert_int_equal(e.why, FLOW_END_RESOURCES);
+		n++;
+	}
+	assert_int_equal(n, 2000 - flows());
+	assert_true(n >= 900);
+}
+
+// A full ring loses records, and knows how many packets they were of.
+static void full_ring(void **state)
+{
+	struct flow_end e;
+	unsigned n = 0;
+
+	create(FLOW_ENDS * 2, 1);
+	watch(1);
+	for (uint32_t i = 0; i < FLOW_ENDS + 10; i++)
+		used(insert(1, i, 0), 2, 0);
+	flow_table_drop_port(table, 1);
+	assert_int_equal(ends.lost, 10);
+	assert_int_equal(ends.lost_packets, 20);
+	assert_int_equal(ends.lost_bytes, 2000);
+	while (flow_ends_take(&ends, &e))
+		n++;
+	assert_int_equal(n, FLOW_ENDS);
+}
+
+// One of N, by hash: those of one of 20 are among those of one of 10; and only of the networks that are wanted.
+static void samples(void **state)
+{
+	struct flow_end e;
+	unsigned n = 0;
+
+	create(FLOW_ENDS, 1);
+	watch(10);
+	ends.networks[0] &= ~(1ULL << 7);
+	for (uint32_t i = 0; i < FLOW_ENDS; i++) {
+		struct flow *f = insert(1, i, 0);
+
+		f->network = i % 2 ? 7 : 8;
+		used(f, 1, 0);
+	}
+	flow_table_drop_port(table, 1);
+	for (; flow_ends_take(&ends, &e); n++) {
+		assert_int_equal(e.decision.network, 8);
+		assert_true(flow_sampled(e.hash, 10));
+		assert_true(flow_sampled(e.hash, 5) && flow_sampled(e.hash, 1));
+	}
+	// 819 on average, with a deviation of 27.
+	assert_in_range(n, 600, 1040);
+	assert_int_equal(ends.lost, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -449,6 +583,10 @@ int main(void)
 		cmocka_unit_test_teardown(expires, teardown),
 		cmocka_unit_test_teardown(decisions, teardown),
 		cmocka_unit_test_teardown(read_while_it_changes, teardown),
+		cmocka_unit_test_teardown(ends_are_noted, teardown),
+		cmocka_unit_test_teardown(making_room_is_an_end, teardown),
+		cmocka_unit_test_teardown(full_ring, teardown),
+		cmocka_unit_test_teardown(samples, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
