@@ -47,6 +47,17 @@ void config_free(struct config *c)
 		free(c->flows[i].error);
 	}
 	free(c->flows);
+	for (size_t i = 0; i < c->n_exports; i++) {
+		struct config_export *e = &c->exports[i];
+
+		for (size_t k = 0; k < e->n_targets; k++)
+			free(e->targets[k]);
+		free(e->targets);
+		free(e->networks);
+		free(e->name);
+		free(e->error);
+	}
+	free(c->exports);
 	free(c);
 }
 

@@ -107,6 +107,24 @@ struct config_flow {
 	char *error;
 };
 
+// Flow records for collectors (table Flow_Export).
+struct config_export {
+	struct row_id row;
+	char *name;
+	char **targets; // "udp:IP:PORT" and others, see export_target.h
+	size_t n_targets;
+	struct row_id *networks; // zero: not there yet; n_networks 0: all
+	size_t n_networks;
+	uint32_t sampling;          // one of so many flows
+	uint32_t active_timeout_s;
+	uint32_t domain;            // observation domain
+	uint32_t template_interval_s;
+	uint32_t enterprise;
+	uint32_t line_rate;         // lines of JSON a second at most
+	bool enabled;
+	char *error;
+};
+
 struct config {
 	struct config_map other_config; // Weir.other_config overlaid with Host.other_config
 	struct config_network *networks;
@@ -117,6 +135,8 @@ struct config {
 	size_t n_fdb;
 	struct config_flow *flows;
 	size_t n_flows;
+	struct config_export *exports;
+	size_t n_exports;
 	int64_t next_cfg;               // the generation that this config is
 };
 
