@@ -69,6 +69,14 @@ static const struct option_desc flow_options[] = {
 	{"priority", "N", "0 to 65535, the highest that matches decides; 32768 by default"},
 	{0},
 };
+static const struct option_desc export_options[] = {
+	{"target", "TARGET", "udp:IP:PORT, tcp:IP:PORT (IPFIX), file:/PATH or unix:/PATH (JSON); repeat it for more", "targets", NULL, true},
+	{"networks", "NETWORK,...", "the networks whose flows are exported; none: all", "networks"},
+	{"sampling", "N", "one of so many flows; default 1", "sampling"},
+	{"active-timeout", "SECONDS", "how often a flow that lasts is reported; default 60", "active_timeout"},
+	{"domain", "N", "IPFIX observation domain; default 1", "domain"},
+	{0},
+};
 static const struct option_desc generic_list_options[] = {
 	{"if-exists", NULL, "it is no error if there is none"},
 	{"columns", "COLUMN,...", "the columns to print"},
@@ -214,6 +222,18 @@ const struct command commands[] = {
 	 .writes = true,
 	 .help = "delete rules, by match or row"},
 	{"flow", "list", "[--network NETWORK]", 0, 2, CONTROL, .bundle = true, .help = "list the rules, with what they have matched"},
+	{"export",
+	 "add",
+	 "NAME " SETTINGS,
+	 1,
+	 ANY_NUMBER,
+	 DATABASE,
+	 {add_options, export_options},
+	 export_add_run,
+	 .writes = true,
+	 .help = "export flow records to a collector or a file"},
+	{"export", "del", "NAME", 1, 1, DATABASE, {if_exists}, export_del_run, .writes = true, .help = "end an export"},
+	{"export", "list", "", 0, 0, CONTROL, .bundle = true, .pages = true, .help = "list where flow records go, and how many"},
 	{"cache", "list", "[--port PORT] [--network NETWORK] [--limit N]", 0, 6, CONTROL, .bundle = true, .pages = true, .help = "list the cached flows: decisions that are kept"},
 	{"cache", "flush", "", 0, 0, CONTROL, .help = "forget the cached flows"},
 	{"worker", "list", "", 0, 0, CONTROL, .bundle = true, .help = "list the workers: load, bursts, cycles per packet, idle"},

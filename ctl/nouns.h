@@ -18,6 +18,8 @@ int fdb_add_run(struct context *);
 int fdb_del_run(struct context *);
 int flow_add_run(struct context *);
 int flow_del_run(struct context *);
+int export_add_run(struct context *);
+int export_del_run(struct context *);
 int host_list_run(struct context *);
 int host_show_run(struct context *);
 int host_del_run(struct context *);

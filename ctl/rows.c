@@ -29,6 +29,8 @@ static const struct {
 	{"Network", "unknown_unicast", "flood"}, {"Port", "type", "vhost-user"},
 	{"Port", "vlan_mode", "access"},         {"Port", "enabled", "yes"},
 	{"Flow", "priority", NULL, 32768},       {"Flow", "enabled", "yes"},
+	{"Flow_Export", "sampling", NULL, 1},    {"Flow_Export", "active_timeout", NULL, 60},
+	{"Flow_Export", "domain", NULL, 1},      {"Flow_Export", "enabled", "yes"},
 };
 
 static void list_cell(struct listing *l, const struct ovsdb_idl_row *row, const struct ovsdb_idl_column *column)

@@ -24,6 +24,8 @@ static const struct ovsdb_idl_column *const written_columns[] = {
 	&weirrec_port_columns[WEIRREC_PORT_COL_STATISTICS],  &weirrec_port_columns[WEIRREC_PORT_COL_ERROR],
 	&weirrec_fdb_columns[WEIRREC_FDB_COL_ERROR],         &weirrec_flow_columns[WEIRREC_FLOW_COL_ERROR],
 	&weirrec_flow_columns[WEIRREC_FLOW_COL_STATISTICS],
+	&weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_ERROR],
+	&weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_STATISTICS],
 };
 
 static const struct ovsdb_idl_column *const unused_columns[] = {
@@ -34,6 +36,7 @@ static const struct ovsdb_idl_column *const unused_columns[] = {
 	&weirrec_network_columns[WEIRREC_NETWORK_COL_EXTERNAL_IDS],
 	&weirrec_fdb_columns[WEIRREC_FDB_COL_EXTERNAL_IDS],
 	&weirrec_flow_columns[WEIRREC_FLOW_COL_EXTERNAL_IDS],
+	&weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_EXTERNAL_IDS],
 };
 
 struct db *db_open(const char *remote, const char *host)
@@ -55,18 +58,22 @@ struct db *db_open(const char *remote, const char *host)
 	ovsdb_idl_set_write_changed_only_all(db->idl, true);
 
 	struct ovsdb_idl_condition ports = OVSDB_IDL_CONDITION_INIT(&ports), hosts = OVSDB_IDL_CONDITION_INIT(&hosts);
-	struct ovsdb_idl_condition flows = OVSDB_IDL_CONDITION_INIT(&flows);
+	struct ovsdb_idl_condition flows = OVSDB_IDL_CONDITION_INIT(&flows), exports = OVSDB_IDL_CONDITION_INIT(&exports);
 	weirrec_port_add_clause_host(&ports, OVSDB_F_EQ, "");
 	weirrec_port_add_clause_host(&ports, OVSDB_F_EQ, host);
 	weirrec_flow_add_clause_host(&flows, OVSDB_F_EQ, "");
 	weirrec_flow_add_clause_host(&flows, OVSDB_F_EQ, host);
+	weirrec_flow_export_add_clause_host(&exports, OVSDB_F_EQ, "");
+	weirrec_flow_export_add_clause_host(&exports, OVSDB_F_EQ, host);
 	weirrec_host_add_clause_name(&hosts, OVSDB_F_EQ, host);
 	weirrec_port_set_condition(db->idl, &ports);
 	weirrec_host_set_condition(db->idl, &hosts);
 	weirrec_flow_set_condition(db->idl, &flows);
+	weirrec_flow_export_set_condition(db->idl, &exports);
 	ovsdb_idl_condition_destroy(&ports);
 	ovsdb_idl_condition_destroy(&hosts);
 	ovsdb_idl_condition_destroy(&flows);
+	ovsdb_idl_condition_destroy(&exports);
 
 	ovsdb_idl_set_remote(db->idl, remote, true);
 	return db;

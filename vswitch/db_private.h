@@ -23,7 +23,8 @@ enum written_table {
 	WRITTEN_NETWORK,
 	WRITTEN_PORT,
 	WRITTEN_FDB,
-	WRITTEN_FLOW
+	WRITTEN_FLOW,
+	WRITTEN_EXPORT
 };
 
 struct db_writer {

@@ -20,6 +20,10 @@ enum {
 	DEFAULT_FLAP_WINDOW_S = 10,
 	DEFAULT_FLAP_HOLD_S = 30,
 	DEFAULT_PRIORITY = 32768,
+	DEFAULT_ACTIVE_TIMEOUT_S = 60,
+	DEFAULT_TEMPLATE_INTERVAL_S = 60,
+	DEFAULT_ENTERPRISE = 32473,
+	DEFAULT_LINE_RATE = 10000,
 };
 
 // The first thing that is wrong with a row is the one that its error names. Takes `text`.
@@ -305,6 +309,38 @@ static void read_flow(const struct weirrec_flow *row, struct config_flow *flow)
 	flow->enabled = row->n_enabled ? row->enabled[0] : true;
 }
 
+static void read_export(const struct weirrec_flow_export *row, const struct ovsdb_idl *idl, struct config_export *x)
+{
+	const struct ovsdb_datum *networks = weirrec_flow_export_get_networks(row, OVSDB_TYPE_UUID);
+	struct config_map map = read_map(&row->other_config);
+
+	x->row = db_row_id(&row->header_.uuid);
+	x->name = xstrdup(row->name);
+	x->error = db_check_name(row->name);
+	x->targets = xcalloc(row->n_targets + 1, sizeof *x->targets);
+	for (size_t i = 0; i < row->n_targets; i++)
+		x->targets[x->n_targets++] = xstrdup(row->targets[i]);
+	x->networks = xcalloc(networks->n + 1, sizeof *x->networks);
+	for (size_t i = 0; i < networks->n; i++) {
+		const struct weirrec_network *net = weirrec_network_get_for_uuid(idl, &networks->keys[i].uuid);
+		if (net && db_row_exists(&net->header_))
+			x->networks[i] = db_row_id(&networks->keys[i].uuid);
+	}
+	x->n_networks = networks->n;
+	x->sampling = (uint32_t)optional_int("sampling", row->sampling, row->n_sampling, 1, 1, 1000000000, &x->error);
+	x->active_timeout_s = (uint32_t)optional_int("active_timeout", row->active_timeout, row->n_active_timeout, DEFAULT_ACTIVE_TIMEOUT_S, 1, 86400,
+						     &x->error);
+	x->domain = (uint32_t)optional_int("domain", row->domain, row->n_domain, 1, 1, UINT32_MAX, &x->error);
+	x->enabled = row->n_enabled ? row->enabled[0] : true;
+	row_error(&x->error, db_check_map("Flow_Export", "other_config", &map, NULL, NULL));
+	x->template_interval_s = (uint32_t)config_map_uint(&map, "template-interval", DEFAULT_TEMPLATE_INTERVAL_S, 1, 86400, NULL);
+	x->enterprise = (uint32_t)config_map_uint(&map, "enterprise", DEFAULT_ENTERPRISE, 1, UINT32_MAX, NULL);
+	x->line_rate = (uint32_t)config_map_uint(&map, "line-rate", DEFAULT_LINE_RATE, 1, 1000000, NULL);
+	for (size_t i = map.n; i > 0; i--)
+		map_remove(&map, i - 1);
+	free(map.pair);
+}
+
 static int network_compare(const void *a_, const void *b_)
 {
 	const struct config_network *a = a_, *b = b_;
@@ -331,6 +367,11 @@ static int flow_compare(const void *a, const void *b)
 	return memcmp(&((const struct config_flow *)a)->row, &((const struct config_flow *)b)->row, sizeof(struct row_id));
 }
 
+static int export_compare(const void *a, const void *b)
+{
+	return memcmp(&((const struct config_export *)a)->row, &((const struct config_export *)b)->row, sizeof(struct row_id));
+}
+
 // Rows come in the order of a hash table; sorted, the same database makes the same config.
 static void sort(struct config *c)
 {
@@ -338,6 +379,7 @@ static void sort(struct config *c)
 	qsort(c->ports, c->n_ports, sizeof *c->ports, port_compare);
 	qsort(c->fdb, c->n_fdb, sizeof *c->fdb, fdb_compare);
 	qsort(c->flows, c->n_flows, sizeof *c->flows, flow_compare);
+	qsort(c->exports, c->n_exports, sizeof *c->exports, export_compare);
 }
 
 struct config *db_read(struct db *db)
@@ -348,6 +390,7 @@ struct config *db_read(struct db *db)
 	const struct weirrec_port *port;
 	const struct weirrec_fdb *fdb;
 	const struct weirrec_flow *flow;
+	const struct weirrec_flow_export *export;
 	size_t n = 0;
 
 	c->next_cfg = root->next_cfg;
@@ -382,6 +425,14 @@ struct config *db_read(struct db *db)
 	WEIRREC_FLOW_FOR_EACH (flow, db->idl)
 		if (!flow->host[0] || !strcmp(flow->host, db->host))
 			read_flow(flow, &c->flows[c->n_flows++]);
+
+	n = 0;
+	WEIRREC_FLOW_EXPORT_FOR_EACH (export, db->idl)
+		n++;
+	c->exports = xcalloc(n + 1, sizeof *c->exports);
+	WEIRREC_FLOW_EXPORT_FOR_EACH (export, db->idl)
+		if (!export->host[0] || !strcmp(export->host, db->host))
+			read_export(export, db->idl, &c->exports[c->n_exports++]);
 
 	sort(c);
 	log_line('d', "db", "generation %lld: %zu networks, %zu ports, %zu static addresses, %zu rules", (long long)c->next_cfg,

@@ -3,6 +3,7 @@
 #include "clock.h"
 #include "control.h"
 #include "db.h"
+#include "export.h"
 #include "forward.h"
 #include "key.h"
 #include "metrics.h"
@@ -389,6 +390,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 	pages_run();
 	metrics_run(now);
 	capture_run();
+	export_run(now);
 	if (due(&t->tick, now, TICK_MS)) {
 		stages_tick(clock_ns());
 		tracer_run(now);
@@ -414,6 +416,8 @@ static void main_loop(struct db *db, int signal_fd)
 		db_wait(db);
 		control_wait();
 		pages_wait();
+		if (export_next() != LLONG_MAX)
+			loop_wait_until(export_next());
 		loop_wait_fd(signal_fd);
 		loop_wait_fd(wake_fd);
 		loop_wait_until(t.tick);
@@ -473,8 +477,10 @@ int main(int argc, char *argv[])
 	metrics_close();
 	tracer_stop_all();
 	capture_stop_all();
+	export_stop(); // while its flows are still there
 	port_close_all();
 	thread_stop_all();
+	export_close();
 	pages_stop();
 	control_close();
 	db_close(db);

@@ -2,6 +2,7 @@
 #include "reconcile.h"
 #include "capture.h"
 #include "control.h"
+#include "export.h"
 #include "forward.h"
 #include "metrics.h"
 #include "port.h"
@@ -118,6 +119,7 @@ void reconcile(struct config *c, struct db *db)
 	port_reconcile_end(c);
 	metrics_reconcile(c);
 	thread_assign(false);
+	export_reconcile(c);
 	keep_errors(c);
 	for (size_t i = 0; i < c->n_networks; i++)
 		db_network_error(db, &c->networks[i].row, c->networks[i].error);
@@ -125,6 +127,8 @@ void reconcile(struct config *c, struct db *db)
 		db_fdb_error(db, &c->fdb[i].row, c->fdb[i].error);
 	for (size_t i = 0; i < c->n_flows; i++)
 		db_flow_error(db, &c->flows[i].row, c->flows[i].error);
+	for (size_t i = 0; i < c->n_exports; i++)
+		db_export_error(db, &c->exports[i].row, c->exports[i].error);
 	for (size_t i = 0; i < c->n_ports; i++)
 		if (!c->ports[i].id)
 			db_port_status(db, &c->ports[i].row, c->ports[i].error, false, NULL, 0);
@@ -238,8 +242,10 @@ void reconcile_report(struct db *db, bool stats)
 {
 	struct report_arg arg = {db, stats};
 
-	if (stats)
+	if (stats) {
 		stages_count(report_flow, db);
+		export_report(db);
+	}
 	port_each(report_port, &arg);
 	report_host(db, stats);
 }

@@ -1,5 +1,6 @@
 // verbs: workers, counters of ports. See verbs.h.
 #include "verbs.h"
+#include "export.h"
 #include "pages.h"
 #include "port.h"
 #include "sentence.h"
@@ -239,4 +240,5 @@ void verbs_init(void)
 				control_register(v->name, v->usage, 0, 16, run_stage_verb, (void *)(uintptr_t)v);
 	pages_register("port/stats", "[--json] [--limit N] [PORT]", port_stats);
 	cache_init();
+	export_init();
 }
