@@ -35,7 +35,7 @@ static inline bool is_of(const struct drop_entry *e, uint16_t port, uint16_t rea
 }
 
 // The place in the directory where the entry is, or would be.
-static uint16_t *place(struct drops *d, uint16_t port, uint16_t reason, uint32_t row)
+static uint16_t *place(const struct drops *d, uint16_t port, uint16_t reason, uint32_t row)
 {
 	uint64_t h = ((uint64_t)port << 48 | (uint64_t)reason << 32 | row) * 0x9e3779b97f4a7c15ULL;
 	unsigned at = (unsigned)(h >> 51);
@@ -43,7 +43,7 @@ static uint16_t *place(struct drops *d, uint16_t port, uint16_t reason, uint32_t
 	static_assert(SLOTS == 1 << (64 - 51), "the hash gives a place");
 	while (d->slot[at] && !is_of(&d->entry[d->slot[at] - 1], port, reason, row))
 		at = (at + 1) % SLOTS;
-	return &d->slot[at];
+	return (uint16_t *)(uintptr_t)&d->slot[at]; // as much the caller's to write as the table is
 }
 
 // ---- entries move: seldom
@@ -219,16 +219,27 @@ void drop_note(struct drops *d, uint16_t port, uint16_t reason, uint32_t row, co
 	}
 }
 
-void drop_merge(struct drops *to, const struct drops *from)
+void drop_add(struct drops *to, const struct drop_entry *e, unsigned n)
 {
-	for (uint32_t i = 0; i < from->n; i++) {
-		const struct drop_entry *e = &from->entry[i];
+	for (; n--; e++) {
 		struct drop_entry *mine = find(to, e->port, e->reason, e->row, to->swept_ms);
 
 		if (mine)
 			merge(mine, e);
 	}
 	to->last = NULL;
+}
+
+void drop_merge(struct drops *to, const struct drops *from)
+{
+	drop_add(to, from->entry, from->n);
+}
+
+const struct drop_entry *drop_find(const struct drops *d, uint16_t port, uint16_t reason, uint32_t row)
+{
+	const uint16_t *at = place(d, port, reason, row);
+
+	return *at ? &d->entry[*at - 1] : NULL;
 }
 
 // ---- readers
@@ -240,9 +251,14 @@ static void read_entry(const struct drop_entry *e, struct drop_entry *to, bool k
 	to->port = e->port;
 	to->reason = e->reason;
 	to->row = e->row;
+	to->ms = e->ms;
 	to->packets = __atomic_load_n(&e->packets, __ATOMIC_RELAXED);
-	if (!kept)
+	to->next = 0;
+	if (!kept) {
+		for (unsigned i = 0; i < DROP_KEPT; i++)
+			to->kept[i].time = 0;
 		return;
+	}
 	do {
 		while ((before = __atomic_load_n(&e->version, __ATOMIC_ACQUIRE)) & 1)
 			rte_pause();

@@ -55,7 +55,11 @@ void drop_fold(struct drops *, uint16_t port);
 // Who has both tables, and nobody reads them meanwhile: adds what `from` has to `to`.
 void drop_merge(struct drops *to, const struct drops *from);
 
-// Main thread, while the worker goes on: copies all entries and returns how many there are. `kept`: with the packets; else these are left as they are in `to`.
+void drop_add(struct drops *to, const struct drop_entry *, unsigned n);
+// NULL: there is none.
+const struct drop_entry *drop_find(const struct drops *, uint16_t port, uint16_t reason, uint32_t row);
+
+// Main thread, while the worker goes on: copies all entries and returns how many there are. `kept`: with the packets, else without.
 unsigned drop_read(const struct drops *, struct drop_entry to[DROP_ENTRIES], bool kept);
 
 #endif
