@@ -52,6 +52,9 @@ struct rx_queue {
 	uint8_t quiet;  // kicks were switched off since the ring started; written by its worker, cleared by library threads
 	uint8_t seen;   // a packet was taken since the device started
 	uint16_t kicks; // taken off the descriptor since the device started; stays at its maximum
+	uint16_t base;  // split ring: where the library was when it was looked at last, its worker's
+	uint16_t taken; // packets since then
+	uint16_t looks; // bursts since the ring started
 };
 
 // How the guest's receive ring has taken the last burst.
@@ -73,6 +76,8 @@ struct vhost_port {
 	// enum tx_state; written by workers when a guest's receive ring becomes full or has room again, which is rare.
 	alignas(RTE_CACHE_LINE_SIZE) uint8_t tx_state[VHOST_MAX_QUEUES];
 	uint64_t rx_errors;
+	uint64_t rx_bad[VHOST_MAX_QUEUES]; // chains that the library took and gave no packet for; the queue's worker
+	bool was_packed; // a device ran with packed rings: what the library discards there can't be told
 
 	alignas(RTE_CACHE_LINE_SIZE) pthread_mutex_t mem_lock;
 	uint32_t mem_seq; // odd while the memory table is being exchanged, or is gone after a failed exchange

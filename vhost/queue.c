@@ -15,6 +15,8 @@
 
 // The largest IP packet with an Ethernet header and two VLAN tags, and some room.
 #define FRAME_MAX (65535 + 64)
+#define PACKET_BUFFERS (FRAME_MAX / RTE_MBUF_DEFAULT_DATAROOM + 1)
+#define RESERVE 64U // buffers for what others take in the meantime
 
 // On packed rings the library serves four receive buffers at once if it is given four packets, and doesn't look what they are: of a
 // chain or an indirect table it takes a descriptor for the buffer, and one shorter than the header passes for one without end, so
@@ -36,11 +38,50 @@ uint64_t vhost_features(const struct vhost_port *p)
 	return __atomic_load_n(&p->features, __ATOMIC_RELAXED);
 }
 
+// The library discards a chain that it can't make a packet of, one in a burst at most, and doesn't say so. On a split ring its index tells: it is
+// further than packets came. A look each 256 bursts is enough, as it can't have come round since; and one before the worker sleeps.
+#define LOOK_BURSTS 256
+
+static void look(struct vhost_port *p, int vid, uint16_t q, bool first)
+{
+	struct rx_queue *k = &p->rxq[q];
+	uint16_t base, used;
+
+	if (rte_vhost_get_vring_base(vid, 2 * q + 1, &base, &used) < 0)
+		return;
+	int16_t lost = (int16_t)(base - k->base - k->taken); // negative: a RARP frame, which the library makes
+	if (!first && lost > 0)
+		__atomic_store_n(&p->rx_bad[q], p->rx_bad[q] + (uint16_t)lost, __ATOMIC_RELAXED);
+	k->base = base;
+	k->taken = 0;
+}
+
 // A ring starts with kicks on: the guest would trap to the host for packets that a polling worker finds anyway.
 static __rte_noinline void silence(struct vhost_port *p, int vid, uint16_t q)
 {
 	__atomic_store_n(&p->rxq[q].quiet, 1, __ATOMIC_RELAXED);
+	look(p, vid, q, true);
 	rte_vhost_enable_guest_notification(vid, 2 * q + 1, 0);
+}
+
+// How many of the pool's buffers bursts may count on: they are shared by so many workers.
+static unsigned int sharers = 1;
+
+void vhost_share_pool(unsigned int workers)
+{
+	__atomic_store_n(&sharers, workers ? workers : 1, __ATOMIC_RELAXED);
+}
+
+// The library discards a packet in the midst of which the pool runs out. So no more packets are asked for than there are buffers, each as
+// large as packets can be; what a guest has beyond that waits in its ring.
+static inline uint16_t affordable(const struct rte_mempool *pool, uint16_t n)
+{
+	unsigned int room = rte_mempool_ops_get_count(pool) / __atomic_load_n(&sharers, __ATOMIC_RELAXED);
+
+	if (likely(room >= RESERVE + n * PACKET_BUFFERS))
+		return n;
+	n = room > RESERVE ? (room - RESERVE) / PACKET_BUFFERS : 0;
+	return n < 2 ? 0 : n; // never 1: see take_noted()
 }
 
 static inline bool packed(const struct vhost_port *p)
@@ -121,14 +162,21 @@ static __rte_noinline uint16_t drop_oversized(struct vhost_port *p, struct rte_m
 uint16_t vhost_rx(struct vhost_port *p, uint16_t q, struct rte_mempool *pool, struct rte_mbuf **packets, uint16_t n)
 {
 	int vid = __atomic_load_n(&p->vid, __ATOMIC_ACQUIRE);
+	const bool is_packed = packed(p);
 	uint16_t got;
 
 	if (unlikely(vid < 0 || !(__atomic_load_n(&p->rx_on, __ATOMIC_RELAXED) >> q & 1)))
 		return 0;
 	if (unlikely(!__atomic_load_n(&p->rxq[q].quiet, __ATOMIC_RELAXED)))
 		silence(p, vid, q);
-	got = p->rings && packed(p) ? take_noted(p, vid, q, pool, packets, n)
+	n = affordable(pool, n);
+	if (unlikely(!n))
+		return 0;
+	got = p->rings && is_packed ? take_noted(p, vid, q, pool, packets, n)
 				    : rte_vhost_dequeue_burst(vid, 2 * q + 1, pool, packets, n);
+	p->rxq[q].taken += got;
+	if (unlikely(++p->rxq[q].looks % LOOK_BURSTS == 0) && !is_packed)
+		look(p, vid, q, false);
 	for (uint16_t i = 0; i < got; i++) {
 		if (unlikely(packets[i]->pkt_len > FRAME_MAX))
 			return drop_oversized(p, packets, got);
@@ -222,6 +270,8 @@ int vhost_rx_arm(struct vhost_port *p, uint16_t q, bool on)
 	if (!(__atomic_load_n(&p->kick_on, __ATOMIC_RELAXED) >> q & 1))
 		return -ENOTSUP;
 	drain(p, q);
+	if (!packed(p))
+		look(p, vid, q, !__atomic_load_n(&p->rxq[q].quiet, __ATOMIC_RELAXED));
 	__atomic_store_n(&p->rxq[q].quiet, 1, __ATOMIC_RELAXED);
 	if (rte_vhost_enable_guest_notification(vid, 2 * q + 1, 1) < 0)
 		return -EAGAIN;

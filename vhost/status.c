@@ -249,6 +249,10 @@ void vhost_status(struct vhost_port *p, struct vhost_status *s)
 	s->refused = p->refused;
 	s->numa_node = p->running ? p->numa_node : -1;
 	s->rx_errors = p->rx_errors;
+	for (unsigned int q = 0; q < VHOST_MAX_QUEUES; q++)
+		s->rx_bad += __atomic_load_n(&p->rx_bad[q], __ATOMIC_RELAXED);
+	p->was_packed |= vhost_features(p) >> VIRTIO_F_RING_PACKED & 1;
+	s->rx_bad_unknown = p->was_packed;
 	if (p->fault[0] && now > p->fault_at + FAULT_SHOWN && p->running)
 		p->fault[0] = '\0';
 	if (!p->connected)

@@ -56,6 +56,8 @@ struct vhost_status {
 	uint32_t connects;      // times that a front-end connected
 	uint32_t refused;       // front-ends that were sent away, as another one has the socket
 	uint64_t rx_errors;     // packets that the checks of vhost_rx() dropped
+	uint64_t rx_bad;        // chains of descriptors that the library discarded, without a word, since vhost_open()
+	bool rx_bad_unknown;    // there may be more: with packed rings it can't be told
 	char problem[256];      // why no traffic passes, one sentence; "" if all is well. One of: not connected, guest driver
 				// not ready, memory not shared, no receive buffers posted, socket permission, features refused
 };
@@ -82,6 +84,8 @@ uint64_t vhost_features(const struct vhost_port *);
 // Takes up to n packets that the guest sent on queue pair `q`. ol_flags are RX flags as RTE_VHOST_USER_NET_COMPLIANT_OL_FLAGS
 // gives them: RTE_MBUF_F_RX_L4_CKSUM_NONE (partial checksum), RTE_MBUF_F_RX_LRO with tso_segsz; no header lengths.
 uint16_t vhost_rx(struct vhost_port *, uint16_t q, struct rte_mempool *, struct rte_mbuf **, uint16_t n);
+// It asks the library for no more packets than it has buffers for, so that none is lost for want of them: of a pool that so many workers share.
+void vhost_share_pool(unsigned int workers); // main thread
 // Gives up to n packets to the guest on queue pair `q`; returns how many it took, always the first ones. Packets stay the caller's:
 // the caller frees what was taken too. Several workers may call it for one queue at once (the library's queue lock).
 uint16_t vhost_tx(struct vhost_port *, uint16_t q, struct rte_mbuf **, uint16_t n);

@@ -1,6 +1,5 @@
 """Drop reasons of the way out (tx.*): each is provoked here or by the test of what causes it. Those of stages: in the stages' tests."""
 
-import itertools
 import re
 from pathlib import Path
 
@@ -23,33 +22,35 @@ def test_no_memory():
         lab.start_daemon()
         lab.network("blue")
         lab.tap("t1", "--network", "blue", f"addresses={mac(1)}")
-        large, start, offset = partial(Ether(src=mac(4), dst=mac(1)) / IP(src="10.0.0.1", dst="10.0.0.2") / TCP(flags="A") / Raw(bytes(60000)))
-        with plug(lab, "vm1", f"addresses={mac(2)}") as one, plug(lab, "vm2", f"addresses={mac(3)}") as two, plug(lab, "vm3") as sender:
+        # Guests for whom packets have to be cut.
+        with plug(lab, "vm1", f"addresses={mac(2)}", guest="offload=0") as one, plug(lab, "vm2", f"addresses={mac(3)}", guest="offload=0") as two, \
+                plug(lab, "vm3") as sender:
+            def large(to, mss):
+                data, start, offset = partial(Ether(src=mac(4), dst=mac(to)) / IP(src="10.0.0.1", dst="10.0.0.2") / TCP(flags="A") / Raw(bytes(60000)))
+                sender.tx(0, data, csum=(start, offset), tso=(mss, 54))
+
             def cut():
                 lab.wire["t1"].clear()
-                sender.tx(0, large, csum=(start, offset), tso=(1400, 54))
+                large(1, 1400)
                 assert len(lab.wire["t1"].wait(43)) == 43
 
-            def fill(to, count):
-                while count > 0:
-                    count -= sender.tx(0, frame(4, to), times=min(count, 64))
+            def waits_no_more():
+                wait_for(lambda: not lab.stats("vm3")["queued"], 10 * SLOW, "the queues to be empty", 0.002)
             cut()
             one.stop(0)
             two.stop(0)
-            fill(2, 300)  # their rings are full then
-            fill(3, 300)
-            counts = itertools.cycle(range(300, 512, 8))
+            for to in (2, 3):
+                sender.tx(0, frame(4, to), times=256)  # their rings are full then
 
             def out_of_memory():
-                # What waits is dropped after a while.
-                wait_for(lambda: not lab.stats("vm3")["queued"], 10 * SLOW, "the queues to be empty", 0.002)
-                fill(2, 512)
-                fill(3, next(counts))
-                sender.tx(0, large, csum=(start, offset), tso=(536, 54))
+                waits_no_more()  # what waits is dropped after a while
+                large(2, 100)    # 512 buffers, which is what may wait
+                large(3, 290)    # 207
+                large(3, 100)    # 305 more than that, of which there are 275 at most
                 return lab.drops("vm3").get("tx.NO_MEMORY", 0) > 0
             wait_for(out_of_memory, 30 * SLOW, lambda: f"a drop: {lab.drops('vm3')}", 0)
             lab.check_conservation()
-            wait_for(lambda: not lab.stats("vm3")["queued"], 10 * SLOW, "the queues to be empty")
+            waits_no_more()
             cut()
 
 

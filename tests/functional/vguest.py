@@ -138,6 +138,10 @@ class Guest(Program):
             command += f" tso={tso[0]}:{tso[1]}"
         return int(self.ask(command))
 
+    def bad(self, port, times=1, queue=0):
+        """Gives the ring chains that no packet can be made of. Returns how many the ring took."""
+        return int(self.ask(f"bad {port} {queue} {times}"))
+
     def rx(self, port, count=0, limit=5.0):
         """Received frames as (queue, flags, mss, bytes): at least `count`, or TimeoutError; flags is a set of p, v, l."""
         frames = []

@@ -12,6 +12,7 @@
 //     tx PORT QUEUE HEX [csum=START:OFFSET] [tso=MSS:HEADERS] [times=N]
 //                          send a frame; csum: partial checksum, summed from START, stored at START+OFFSET (6: UDP, 16: TCP);
 //                          tso: with HEADERS bytes of headers (needs csum)
+//     bad PORT QUEUE [N]   make N chains of descriptors available that hold no packet, only the header that goes before one
 //     rx PORT [MAX]        ok N, then N lines "QUEUE FLAGS MSS HEX" of the frames received and not read yet; FLAGS is - or some
 //                          of p (partial checksum), v (checksum valid), l (large: MSS counts)
 //     capture PORT on|off  keep received frames for rx (on; 4,096 at most, the rest is only counted)
@@ -394,6 +395,24 @@ static void do_tx(struct port *p, char *words)
 	printf("ok %u\n", sent);
 }
 
+static void do_bad(struct port *p, char *words)
+{
+	char *rest = words;
+	unsigned int queue = strtoul(rest, &rest, 10), n = strtoul(rest, &rest, 10), sent = 0;
+
+	if (queue >= p->used) {
+		printf("error bad PORT QUEUE [N]: no such queue\n");
+		return;
+	}
+	for (n = n ? n : 1; n--;) {
+		struct rte_mbuf *m = rte_pktmbuf_alloc(pool);
+
+		if (m)
+			sent += transmit(p, queue, &m, 1);
+	}
+	printf("ok %u\n", sent);
+}
+
 static void do_rx(struct port *p, const char *words)
 {
 	uint32_t n = words ? RTE_MIN((uint32_t)atoi(words), p->count) : p->count;
@@ -492,6 +511,8 @@ static void port_command(struct port *p, const char *word, char *rest)
 
 	if (!strcmp(word, "tx") && rest) {
 		do_tx(p, rest);
+	} else if (!strcmp(word, "bad") && rest) {
+		do_bad(p, rest);
 	} else if (!strcmp(word, "rx")) {
 		do_rx(p, rest);
 	} else if (!strcmp(word, "blast") && rest) {
