@@ -6,6 +6,7 @@
 #include "sentence.h"
 #include "table_stat.h"
 #include "thread_private.h"
+#include "vhost.h"
 
 #include <errno.h>
 #include <numa.h>
@@ -590,5 +591,6 @@ int thread_reconcile(const struct config_map *other, char **problem)
 		threads[i]->w.miss_limit = (uint16_t)misses;
 	}
 	thread_call(configure_flows, &flow_config);
+	vhost_share_pool(thread_count());
 	return 0;
 }

@@ -66,6 +66,29 @@ unsigned port_count(void)
 	return n;
 }
 
+const struct port_loss_desc port_loss_desc[LOSS_N] = {
+#define X(id, key, text) [LOSS_##id] = {key, text},
+	PORT_LOSSES(X)
+#undef X
+};
+
+void port_state(struct port *p, struct port_state *s)
+{
+	memset(s, 0, sizeof *s);
+	for (unsigned i = 0; i < LOSS_N; i++)
+		s->loss[i] = LOSS_NONE;
+	if (p->device)
+		p->device->ops->state(p->device->dev, s);
+	else
+		snprintf(s->problem, sizeof s->problem, "%s", p->error ? p->error : "not open yet");
+	for (unsigned i = 0; i < LOSS_N; i++) {
+		if (p->lost[i] == LOSS_UNKNOWN || (s->loss[i] == LOSS_NONE && p->lost[i]))
+			s->loss[i] = p->lost[i];
+		else if (s->loss[i] < LOSS_UNKNOWN)
+			s->loss[i] += p->lost[i];
+	}
+}
+
 void port_counts(const struct port *p, struct counts *sum)
 {
 	for (unsigned i = 0; i < COUNT_N; i++)
@@ -155,10 +178,14 @@ static void publish_device(struct port *p, struct port_dev *d)
 static void close_device(struct port *p)
 {
 	struct port_dev *d = p->device;
+	struct port_state s;
 
 	if (!d)
 		return;
 	thread_take_queues(p);
+	port_state(p, &s);
+	for (unsigned i = 0; i < LOSS_N; i++)
+		p->lost[i] = s.loss[i] == LOSS_NONE ? 0 : s.loss[i];
 	publish_device(p, NULL);
 	rcu_synchronize();
 	d->ops->close(d->dev);

@@ -14,6 +14,28 @@
 
 struct rte_mempool;
 
+// Packets that were lost below the switch, before they were its own or when they were no more: they are not in the ledger. Id, key in statistics, text.
+#define PORT_LOSSES(X)                                                                                                 \
+	X(RX_FULL, "below_rx_full", "the device had no free receive descriptor for them: the switch was too slow")     \
+	X(RX_ERRORS, "below_rx_errors", "the device received them damaged")                                            \
+	X(RX_BUFFERS, "below_rx_buffers", "there was no packet buffer for them when they were received")               \
+	X(RX_BAD, "below_rx_bad", "the vhost library discards them: the guest's driver described them wrongly")        \
+	X(RX_KERNEL, "below_rx_kernel", "the kernel had no room for them on their way to the switch")                  \
+	X(TX_ERRORS, "below_tx_errors", "the device took them and could not send them")                                \
+	X(TX_KERNEL, "below_tx_kernel", "the kernel behind the interface had no room for them, or nobody who wanted them")
+enum port_loss {
+#define X(id, key, text) LOSS_##id,
+	PORT_LOSSES(X)
+#undef X
+	LOSS_N
+};
+#define LOSS_NONE UINT64_MAX          // the device can't lose packets so
+#define LOSS_UNKNOWN (UINT64_MAX - 1) // nobody can tell
+struct port_loss_desc {
+	const char *key, *text;
+};
+extern const struct port_loss_desc port_loss_desc[LOSS_N];
+
 // What a device says of itself.
 struct port_state {
 	bool link_up;
@@ -25,6 +47,7 @@ struct port_state {
 		char value[96];
 	} status[24];
 	unsigned n_status;
+	uint64_t loss[LOSS_N];  // since the device is open; what it doesn't set is LOSS_NONE
 };
 
 struct port_open {
@@ -95,6 +118,7 @@ struct port {
 	struct port_worker *pw[MAX_WORKERS];
 	struct counts retired; // of workers that are gone
 	struct port_watch watch;
+	uint64_t lost[LOSS_N]; // by devices that it had before
 	struct port_load retired_load;
 };
 
@@ -117,6 +141,8 @@ long long port_next(void);
 void port_init(const char *rundir, void (*changed)(void));
 void port_close_all(void);
 
+// What its device says, with the losses of those before it; a problem too, if none is open.
+void port_state(struct port *, struct port_state *);
 // Sums the counters of all workers.
 void port_counts(const struct port *, struct counts *sum);
 

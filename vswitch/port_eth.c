@@ -4,7 +4,9 @@
 #include "port.h"
 #include "sentence.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <linux/if_packet.h>
 #include <net/if.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -39,6 +41,8 @@ struct eth {
 	struct rte_mempool *jumbo;
 	struct rte_device *device;
 	const char *driver;
+	int packet_fds[PORT_QUEUES]; // the driver's sockets, of AF_PACKET; 0: no more
+	uint64_t kernel_drops;
 	rte_spinlock_t tx_lock[PORT_QUEUES]; // more workers than queues may share one
 };
 
@@ -241,6 +245,40 @@ static int interface_name(struct eth *e, const struct port_open *o, char **error
 	return 0;
 }
 
+// The driver keeps its sockets to itself. Those of AF_PACKET are found among the process' descriptors, by the interface that they are bound to.
+static void find_packet_sockets(struct eth *e)
+{
+	unsigned index = if_nametoindex(e->name), n = 0;
+	DIR *d = opendir("/proc/self/fd");
+
+	for (struct dirent *f; d && n < PORT_QUEUES && (f = readdir(d));) {
+		struct sockaddr_ll a = {0};
+		socklen_t len = sizeof a;
+		int fd = atoi(f->d_name);
+
+		if (fd > 2 && !getsockname(fd, (struct sockaddr *)(void *)&a, &len) && a.sll_family == AF_PACKET && (unsigned)a.sll_ifindex == index)
+			e->packet_fds[n++] = fd;
+	}
+	if (d)
+		closedir(d);
+}
+
+// Frames that the kernel had for the switch and no room to put them.
+static uint64_t kernel_drops(struct eth *e)
+{
+	if (!e->packet_fds[0])
+		return LOSS_UNKNOWN;
+	for (unsigned i = 0; i < PORT_QUEUES && e->packet_fds[i]; i++) {
+		struct tpacket_stats now = {0};
+		socklen_t len = sizeof now;
+
+		// Since it was asked last.
+		if (!getsockopt(e->packet_fds[i], SOL_PACKET, PACKET_STATISTICS, &now, &len))
+			e->kernel_drops += now.tp_drops;
+	}
+	return e->kernel_drops;
+}
+
 // The driver binds its sockets to the interface when their rings are there already: until then they take packets of every interface.
 static void discard_received(const struct eth *e)
 {
@@ -288,8 +326,12 @@ static int open_kernel(const struct port_open *o, void **dev, char **error)
 	}
 	e->n_txq = e->n_rxq;
 	int rc = open_device(e, devargs, o, dev, error);
-	if (!rc && !strcmp(driver, "af_packet"))
+	if (!rc && !strcmp(driver, "af_packet")) {
 		discard_received(e);
+		find_packet_sockets(e);
+		kernel_drops(e);
+		e->kernel_drops = 0; // of when it took packets of every interface
+	}
 	return rc;
 }
 
@@ -377,9 +419,15 @@ static void state_of(void *dev, struct port_state *s)
 		status(s, "rss", "%s", e->rss ? "on" : "off");
 	}
 	if (!rte_eth_stats_get(e->id, &stats)) {
-		status(s, "device_rx_missed", "%llu", (unsigned long long)(stats.imissed + stats.ierrors));
-		status(s, "device_tx_errors", "%llu", (unsigned long long)stats.oerrors);
+		s->loss[LOSS_RX_FULL] = e->packet_fds[0] ? LOSS_NONE : stats.imissed; // of AF_PACKET the kernel counts them
+		s->loss[LOSS_RX_ERRORS] = stats.ierrors;
+		s->loss[LOSS_RX_BUFFERS] = stats.rx_nombuf;
+		s->loss[LOSS_TX_ERRORS] = stats.oerrors;
+	} else {
+		s->loss[LOSS_RX_FULL] = s->loss[LOSS_TX_ERRORS] = LOSS_UNKNOWN;
 	}
+	if (e->name[0])
+		s->loss[LOSS_RX_KERNEL] = kernel_drops(e);
 }
 
 static int rx_fd(void *dev, uint16_t q)

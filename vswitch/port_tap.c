@@ -3,6 +3,7 @@
 // DPDK's driver for TAPs is not used: it sends no frame of more than 1,522 bytes whatever the interface's MTU, and takes one of DPDK's 32
 // devices for each.
 #include "control.h"
+#include "kernel_link.h"
 #include "offload.h"
 #include "port.h"
 #include "sentence.h"
@@ -27,7 +28,6 @@ struct queue {
 	int fd;
 	struct rte_mbuf *next; // allocated, and not filled yet
 	uint64_t missed;       // frames that there were no buffers for
-	uint64_t errors;       // frames that the kernel refused
 	rte_spinlock_t lock;   // of sending
 	uint8_t *rest;
 };
@@ -36,6 +36,7 @@ struct tap {
 	char name[IFNAMSIZ];
 	uint16_t mtu;
 	uint16_t n;
+	unsigned index; // of the interface
 	struct queue queue[PORT_QUEUES];
 };
 
@@ -117,6 +118,7 @@ static int open_tap(const struct port_open *o, void **dev, char **error)
 	struct ifreq r = {0};
 	if (!rc) {
 		set_mtu(t);
+		t->index = if_nametoindex(t->name);
 		rc = ask_kernel(t->name, SIOCGIFFLAGS, &r);
 		r.ifr_flags |= IFF_UP;
 		if (!rc)
@@ -148,7 +150,7 @@ static int reconfigure_tap(void *dev, const struct port_open *o, char **error)
 static void state_of(void *dev, struct port_state *s)
 {
 	const struct tap *t = dev;
-	uint64_t missed = 0, errors = 0;
+	uint64_t missed = 0;
 	struct ifreq r = {0};
 	int rc = ask_kernel(t->name, SIOCGIFFLAGS, &r);
 
@@ -157,14 +159,11 @@ static void state_of(void *dev, struct port_state *s)
 	s->link_up = rc || ((r.ifr_flags & IFF_UP) && (r.ifr_flags & IFF_RUNNING)); // in a container it can't be asked any more
 	if (!s->link_up)
 		snprintf(s->problem, sizeof s->problem, "the interface %s is down or has no carrier", t->name);
-	for (uint16_t q = 0; q < t->n; q++) {
+	for (uint16_t q = 0; q < t->n; q++)
 		missed += __atomic_load_n(&t->queue[q].missed, __ATOMIC_RELAXED);
-		errors += __atomic_load_n(&t->queue[q].errors, __ATOMIC_RELAXED);
-	}
-	snprintf(s->status[s->n_status].key, sizeof s->status[0].key, "device_rx_missed");
-	snprintf(s->status[s->n_status++].value, sizeof s->status[0].value, "%llu", (unsigned long long)missed);
-	snprintf(s->status[s->n_status].key, sizeof s->status[0].key, "device_tx_errors");
-	snprintf(s->status[s->n_status++].value, sizeof s->status[0].value, "%llu", (unsigned long long)errors);
+	s->loss[LOSS_RX_BUFFERS] = missed;
+	s->loss[LOSS_RX_KERNEL] = s->loss[LOSS_TX_KERNEL] = LOSS_UNKNOWN; // in another network namespace
+	kernel_link_dropped(t->index, &s->loss[LOSS_TX_KERNEL], &s->loss[LOSS_RX_KERNEL]);
 }
 
 static int rx_fd(void *dev, uint16_t q)
@@ -253,10 +252,8 @@ static uint16_t tx(void *dev, uint16_t queue, unsigned worker, struct rte_mbuf *
 
 		for (const struct rte_mbuf *s = m[sent]; s && count < SEGMENTS; s = s->next)
 			from[count++] = (struct iovec){rte_pktmbuf_mtod(s, void *), s->data_len};
-		if (m[sent]->nb_segs > SEGMENTS || writev(k->fd, from, count) < 0) {
-			__atomic_store_n(&k->errors, k->errors + 1, __ATOMIC_RELAXED);
-			break;
-		}
+		if (m[sent]->nb_segs > SEGMENTS || writev(k->fd, from, count) < 0)
+			break; // tried again, and counted as tx.DEVICE in the end
 	}
 	rte_spinlock_unlock(&k->lock);
 	return sent;

@@ -115,6 +115,7 @@ static void state_of(void *dev, struct port_state *s)
 	s->link_up = v.running;
 	s->numa_node = v.numa_node;
 	snprintf(s->problem, sizeof s->problem, "%s", v.problem);
+	s->loss[LOSS_RX_BAD] = v.rx_bad_unknown ? LOSS_UNKNOWN : v.rx_bad + v.rx_errors;
 	add(s, "connected", "%s", v.connected ? "true" : "false");
 	add(s, "driver", "%s", v.running ? v.virtio_net_legacy ? "legacy" : "ready" : "not ready");
 	add(s, "features", "0x%llx", (unsigned long long)v.features);

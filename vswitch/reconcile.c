@@ -148,16 +148,18 @@ static void report_state(struct port *p, struct db *db)
 	size_t n = 0;
 	const char *error = reconcile_port_error(&p->row);
 
-	memset(&s, 0, sizeof s);
-	if (p->device)
-		p->device->ops->state(p->device->dev, &s);
-	else
-		snprintf(s.problem, sizeof s.problem, "%s", p->error ? p->error : "not open yet");
+	port_state(p, &s);
 	port_watch(p, &s);
 	if (s.problem[0])
 		kv[n++] = (struct db_kv){"problem", s.problem};
 	for (unsigned i = 0; i < s.n_status; i++)
 		kv[n++] = (struct db_kv){s.status[i].key, s.status[i].value};
+	char unknown[LOSS_N * 24] = "";
+	for (unsigned i = 0; i < LOSS_N; i++)
+		if (s.loss[i] == LOSS_UNKNOWN)
+			snprintf(unknown + strlen(unknown), sizeof unknown - strlen(unknown), "%s%s", unknown[0] ? ", " : "", port_loss_desc[i].key);
+	if (unknown[0])
+		kv[n++] = (struct db_kv){"unknown", unknown};
 	db_port_status(db, &p->row, error ? error : p->error, s.link_up, kv, n);
 	const struct lport *lp = lport_get(p->id);
 	db_port_number(db, &p->row, p->id, lp ? lp->mtu : p->mtu);
@@ -165,7 +167,7 @@ static void report_state(struct port *p, struct db *db)
 
 static void report_stats(struct port *p, struct db *db)
 {
-	struct db_stat st[COUNT_N + MAX_REASONS];
+	struct db_stat st[COUNT_N + MAX_REASONS + LOSS_N];
 	static char keys[MAX_REASONS][64]; // one main thread
 	struct counts sum = {0};
 	size_t n = 0;
@@ -182,6 +184,11 @@ static void report_stats(struct port *p, struct db *db)
 			*c = (char)(*c >= 'A' && *c <= 'Z' ? *c + 32 : *c);
 		st[n++] = (struct db_stat){keys[r], (int64_t)sum.drop[r]};
 	}
+	struct port_state s;
+	port_state(p, &s);
+	for (unsigned i = 0; i < LOSS_N; i++)
+		if (s.loss[i] < LOSS_UNKNOWN) // others are named in the port's status
+			st[n++] = (struct db_stat){port_loss_desc[i].key, (int64_t)s.loss[i]};
 	db_port_stats(db, &p->row, st, n);
 }
 
