@@ -53,6 +53,7 @@ struct command {
 	const char *control;                  // CONTROL: the switch's command, if not "noun/verb"; no --json is sent then
 	bool pages;                           // CONTROL: a list that may be long, which the switch gives in parts
 	bool bundle;                          // CONTROL: its answer goes into the support bundle; it wants no arguments
+	const char *bundle_option;            // but this one, there; of commands without a verb
 	bool writes;                          // may change the database
 	bool statistics;                      // reads the statistics columns, which are not fetched otherwise
 	const char *help;

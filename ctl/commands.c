@@ -238,8 +238,10 @@ const struct command commands[] = {
 	{"cache", "flush", "", 0, 0, CONTROL, .help = "forget the cached flows"},
 	{"worker", "list", "", 0, 0, CONTROL, .bundle = true, .help = "list the workers: load, bursts, cycles per packet, idle"},
 	{"worker", "queues", "", 0, 0, CONTROL, .bundle = true, .help = "list the receive queues and who serves them"},
-	{"health", NULL, "", 0, 0, CONTROL, .bundle = true, .help = "show the ledger of packets, and what is wrong"},
-	{"drops", NULL, "", 0, 0, CONTROL, .bundle = true, .help = "list dropped packets by reason and port"},
+	{"health", NULL, "[--since TIME]", 0, 2, CONTROL, .bundle = true, .help = "show the ledger of packets, since the start or of the last seconds (10s, 5m), and what is wrong"},
+	{"drops", NULL, "[--port PORT] [--reason REASON] [--hex | --sums] [--follow | --below]", 0, 7, CONTROL, .bundle = true, .bundle_option = "--sums",
+	 .help = "list dropped packets by port, reason and row, with the last ones; or show them as they are dropped, until Ctrl-C; or what was "
+		 "lost below the switch"},
 	{"metrics", NULL, "[openmetrics|text]", 0, 1, CONTROL, .control = "metrics", .bundle = true,
 	 .help = "print all counters as OpenMetrics, or in Prometheus' older text format"},
 	{"explain", NULL, "--port PORT MATCH|HEX", 1, ANY_NUMBER, CONTROL,

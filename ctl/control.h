@@ -17,8 +17,8 @@ void control_interrupted_by(int fd);
 
 // trace.c: a descriptor that is readable when the user wants an end. Blocked signals don't tear a call to the switch apart.
 int end_signals(void);
-// The answer comes as long as the user (or --count) wants.
-int trace_run(const struct given *);
+// The answer comes as long as the user (or --count) wants. `noun`: the switch's NOUN/start, NOUN/read, NOUN/stop.
+int follow_run(const struct given *, const char *noun);
 // support.c: asks all of them, and more.
 int support_run(const struct given *);
 

@@ -246,7 +246,7 @@ static void ask_switch(struct bundle *b)
 				(char[]){"--timeout"},
 				timeout,
 				(char *)(uintptr_t)c->noun,
-				(char *)(uintptr_t)c->verb,
+				(char *)(uintptr_t)(c->verb ? c->verb : c->bundle_option),
 				NULL};
 		enum outcome o = step(b, file, what, limit_of() + 2, argv);
 		// The first of the table is one that any switch answers at once.

@@ -1,4 +1,4 @@
-// trace: what happens to packets, as it happens. The switch collects; this side fetches, and ends it on Ctrl-C.
+// trace: what happens to packets, as it happens (trace, drops --follow). The switch collects; this side fetches, and ends it on Ctrl-C.
 #include "openvswitch.h"
 
 #include "control.h"
@@ -50,8 +50,9 @@ static bool print(const char *text)
 	return !fflush(stdout) && !last;
 }
 
-int trace_run(const struct given *g)
+int follow_run(const struct given *g, const char *noun)
 {
+	char *start = xasprintf("%s/start", noun), *read = xasprintf("%s/read", noun), *stop = xasprintf("%s/stop", noun);
 	const char **argv = xcalloc((size_t)g->n_args + 2, sizeof(*argv));
 	char *id, *text;
 	int argc = 0;
@@ -61,8 +62,9 @@ int trace_run(const struct given *g)
 	if (settings.json)
 		argv[argc++] = "--json";
 	for (int i = 0; i < g->n_args; i++)
-		argv[argc++] = g->args[i];
-	bool started = control_call("trace/start", argc, argv, &id);
+		if (strcmp(g->args[i], "--follow"))
+			argv[argc++] = g->args[i];
+	bool started = control_call(start, argc, argv, &id);
 	char *rest = id + strcspn(id, "\n");
 	if (*rest)
 		*rest++ = '\0';
@@ -74,7 +76,7 @@ int trace_run(const struct given *g)
 	const char *const one[] = {id};
 	while (more && !wanted_to_end(fd)) {
 		// The switch forgets a trace when it ends: then there is nothing to stop.
-		if (!control_call("trace/read", 1, one, &text)) {
+		if (!control_call(read, 1, one, &text)) {
 			text[strcspn(text, "\n")] = '\0';
 			die("%s", text);
 		}
@@ -84,11 +86,14 @@ int trace_run(const struct given *g)
 		if (last)
 			goto out;
 	}
-	if (control_call("trace/stop", 1, one, &text))
+	if (control_call(stop, 1, one, &text))
 		print(text);
 	free(text);
 out:
 	free(id);
 	free(argv);
+	free(start);
+	free(read);
+	free(stop);
 	return ferror(stdout) ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -22,6 +22,14 @@ static void defaults(void)
 	settings.ctl = ctl && ctl[0] ? xstrdup(ctl) : xasprintf("%s/weir-vswitchd.ctl", rundir);
 }
 
+static bool follows(const struct given *g)
+{
+	for (int i = 0; i < g->n_args; i++)
+		if (!strcmp(g->args[i], "--follow"))
+			return !strcmp(g->noun, "drops");
+	return false;
+}
+
 static int run(const struct given *list, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -34,12 +42,12 @@ static int run(const struct given *list, size_t n)
 		}
 		const char *control = list[i].command->control;
 		if (control && !strcmp(control, "trace/start"))
-			return trace_run(&list[i]);
+			return follow_run(&list[i], "trace");
 		if (control && !strcmp(control, "capture/start"))
 			return capture_run(&list[i]);
 		if (control && !strcmp(control, "support-bundle"))
 			return support_run(&list[i]);
-		return control_run(&list[i]);
+		return follows(&list[i]) ? follow_run(&list[i], "drops") : control_run(&list[i]);
 	}
 	generic_init();
 	return database_run(list, n);

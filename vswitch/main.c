@@ -394,6 +394,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 	if (due(&t->tick, now, TICK_MS)) {
 		stages_tick(clock_ns());
 		tracer_run(now);
+		ledger_run(now);
 	}
 	if (due(&t->probe, now, PROBE_MS)) {
 		thread_probe_wakeup();
@@ -478,6 +479,7 @@ int main(int argc, char *argv[])
 	tracer_stop_all();
 	capture_stop_all();
 	export_stop(); // while its flows are still there
+	ledger_end();
 	port_close_all();
 	thread_stop_all();
 	export_close();

@@ -15,6 +15,8 @@ void verbs_init(void);
 void cache_init(void);
 // Of ledger.c. `db`: for health; it may become unreachable, not go.
 void ledger_init(struct db *);
+void ledger_run(long long now_ms); // keeps what the counters were, once a second
+void ledger_end(void);
 // Of explain.c and tracer.c.
 int explain_init(void);
 void tracer_init(void);

@@ -1,7 +1,9 @@
 // fastpath: what the packet path of a worker costs, without any device: forward_burst() over prebuilt packets, and an egress
 // that takes all.
 //
-//     fastpath [--flows N] [--macs N] [--bytes N] [--random pairs|source] [--packets N] [--repeat N] [--limit FLOWS] [--trace N] [--json]
+//     fastpath [--flows N] [--macs N] [--bytes N] [--random pairs|source] [--packets N] [--repeat N] [--limit FLOWS] [--trace N] [--drop] [--json]
+//
+// --drop: the ports are isolated from each other, so that every packet is dropped, because of a row.
 //
 // Two ports of one network, bursts of 32 from one and the other. Each packet gets a buffer of the pool and its bytes, as the
 // vhost library does it; that is not measured. What is: forward_burst(), the egress queue, the counters, and the buffer's way
@@ -38,7 +40,7 @@ static struct mix mix = {.flows = 64, .macs = 8, .bytes = 64};
 static uint64_t packets = 2000000;
 static unsigned repeat = 9;
 static struct flow_table_config table = {.limit = 1 << 20, .idle_ms = 10000};
-static bool json;
+static bool json, drop;
 static uint32_t trace_every; // 0: no trace is on
 
 static struct worker worker;
@@ -209,6 +211,7 @@ static void start_switch(void)
 			.type = type,
 			.enabled = true,
 			.vlan_mode = VLAN_ACCESS,
+			.isolated = drop,
 			.network = net.row,
 		};
 	}
@@ -331,6 +334,7 @@ static void parse_options(int argc, char *argv[])
 		{"limit", required_argument, NULL, 'l'},
 		{"trace", required_argument, NULL, 't'},
 		{"json", no_argument, NULL, 'j'},
+		{"drop", no_argument, NULL, 'd'},
 		{NULL, 0, NULL, 0},
 	};
 
@@ -351,6 +355,8 @@ static void parse_options(int argc, char *argv[])
 			table.limit = number(optarg, 1024, 1 << 24);
 		else if (c == 't')
 			trace_every = number(optarg, 1, 1000000000);
+		else if (c == 'd')
+			drop = true;
 		else if (c == 'j')
 			json = true;
 		else

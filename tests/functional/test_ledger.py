@@ -102,8 +102,8 @@ def test_drops_by_port(ports):
     ports.tap("a", "--network", "red")
     ports.tap("b", "--network", "red")
     ports.check("b", frame("01:00:00:00:00:01", 1), {}, drop="vlan.GROUP_SOURCE")
-    rows = [r for r in ports.ask("drops") if r["port"] == "b"]
-    assert rows == [{"port": "b", "reason": "vlan.GROUP_SOURCE", "packets": 1, "text": "the source address is a group address"}]
+    (row,) = [r for r in ports.ask("drops") if r["port"] == "b"]
+    assert (row["reason"], row["packets"], row["text"]) == ("vlan.GROUP_SOURCE", 1, "the source address is a group address")
     assert any(line.split()[:3] == ["b", "vlan.GROUP_SOURCE", "1"] for line in ports.weirctl("drops").splitlines())
 
 
