@@ -303,7 +303,7 @@ static const struct command *find(const char *noun, const char *verb)
 	return NULL;
 }
 
-static bool has_verbs(const char *noun)
+bool has_verbs(const char *noun)
 {
 	for (const struct command *c = commands; c->noun; c++)
 		if (!strcmp(c->noun, noun) && c->verb)
@@ -311,7 +311,7 @@ static bool has_verbs(const char *noun)
 	return false;
 }
 
-static _Noreturn void die_verb(const char *noun, const char *word)
+void die_verb(const char *noun, const char *word)
 {
 	const char **list = words(noun);
 	char *all = xstrdup("");

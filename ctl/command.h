@@ -90,6 +90,9 @@ char *given_name(const struct given *);
 // The known word that is nearest to a mistyped one, or NULL. `known` ends with NULL.
 const char *nearest(const char *word, const char *const *known);
 const char *nearest_noun(const char *word);
+bool has_verbs(const char *noun);
+// Says that the noun has no such verb (NULL: that it needs one) and which it has, and ends the process.
+_Noreturn void die_verb(const char *noun, const char *word);
 
 // Prints the sentence and ends the process with status 1.
 _Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -151,6 +151,8 @@ static _Noreturn void die_unknown(const struct given *g, char *const *list)
 		}
 		near = nearest(g->noun, nouns);
 	}
+	if (g->verb && has_verbs(g->noun))
+		die_verb(g->noun, g->verb);
 	if (near && !strcmp(near, g->noun))
 		die("neither weirctl nor the switch knows '%s %s' (weirctl %s --help shows what there is)", g->noun,
 		    g->verb ? g->verb : "", g->noun);

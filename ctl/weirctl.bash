@@ -89,8 +89,9 @@ _weirctl() {
 		list=($(awk -F '\t' -v n="$noun" '$1 == n && $2 != "" { print $2 }' <<<"$table"))
 	else
 		case $noun/$verb/${#said[@]} in
-		port/del/2 | port/set/2 | port/show/2) list=($(_weirctl_names port)) ;;
+		port/del/2 | port/set/2 | port/show/2 | port/latency/2 | port/cost/2) list=($(_weirctl_names port)) ;;
 		network/del/2 | network/set/2 | network/show/2 | fdb/*/2) list=($(_weirctl_names network)) ;;
+		worker/history/2) list=(clear) ;;
 		host/del/2 | host/show/2) list=($(_weirctl_names host)) ;;
 		fdb/add/4) list=($(_weirctl_names port)) ;;
 		log/set/2) list=(all $("$program" --timeout 1 log list 2>/dev/null | awk 'NR > 1 { print $1 }')) ;;

@@ -3,11 +3,11 @@
 //
 // Sampled, as a time stamp costs about as much as a third of a packet:
 //
-//     what                               when it is measured
-//     parts of a worker's time           one burst in CYCLES_EVERY, and all that follows it in that round
-//     latency, and cycles of sending     one flush in FLUSH_EVERY of each egress port; it stands for the packets since the one
-//     before it cycles of resolving                one turn in RESOLVE_EVERY of each ingress port; likewise cycles of receiving
-//     every burst
+//     what                             when it is measured
+//     parts of a worker's time         one burst in CYCLES_EVERY, and all that follows it in that round
+//     latency, cycles of sending       one flush in FLUSH_EVERY of each egress port; it stands for the packets since the last
+//     cycles of resolving              one turn in RESOLVE_EVERY of each ingress port; likewise
+//     cycles of receiving              every burst
 //
 // Latency is from the moment when a packet's burst was taken to the moment when the egress device had it. Packets that waited
 // in a queue of the egress port are measured one by one; what waits for a decision is sampled with the flush that it leaves in.
@@ -48,8 +48,7 @@ extern const struct cycles_desc cycles_desc[CYCLES_STAGES];
 
 // Of a worker.
 struct cycles {
-	uint64_t last;            // time stamp up to which everything is booked
-	uint64_t bursts, packets; // that were measured
+	uint64_t last; // time stamp up to which everything is booked
 	struct {
 		uint64_t cycles, packets;
 	} part[CYCLES_N];

@@ -73,5 +73,6 @@ bool fdb_at(uint32_t index, struct fdb_entry *);
 uint32_t fdb_high(void);
 uint32_t fdb_count(uint16_t network); // learned ones
 uint32_t fdb_limit(uint16_t network); // of those, its policy's
+uint32_t fdb_port_count(uint16_t port); // the same of a port
 
 #endif

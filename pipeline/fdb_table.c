@@ -365,3 +365,8 @@ uint32_t fdb_count(uint16_t network)
 {
 	return __atomic_load_n(&network_count[network], __ATOMIC_RELAXED);
 }
+
+uint32_t fdb_port_count(uint16_t port)
+{
+	return __atomic_load_n(&port_count[port], __ATOMIC_RELAXED);
+}

@@ -560,6 +560,11 @@ int thread_reconcile(const struct config_map *other, char **problem)
 	};
 	unsigned sleep_us = (unsigned)config_map_uint(other, "sleep-max-us", 500, 10, 100000, &bad);
 	unsigned misses = (unsigned)config_map_uint(other, "resolve-queue", 256, 32, MISS_MAX, &bad);
+	struct recorder_limits history = {
+		.round_ns = config_map_uint(other, "history-round-us", 10000, 0, 10000000, &bad) * 1000,
+		.full = (uint32_t)config_map_uint(other, "history-queue-full", 1, 0, 1000000, &bad),
+		.storm_resolves = (uint32_t)config_map_uint(other, "history-resolves", 5000, 0, 10000000, &bad),
+	};
 	bool busy = !strcmp(config_map_get(other, "poll", "adaptive"), "busy");
 	if (bad)
 		sentence_set(problem, "other_config: %s is out of its range or not a number", bad);
@@ -589,6 +594,7 @@ int thread_reconcile(const struct config_map *other, char **problem)
 		threads[i]->busy_poll = busy;
 		threads[i]->sleep_max_us = sleep_us;
 		threads[i]->w.miss_limit = (uint16_t)misses;
+		recorder_limit(threads[i]->recorder, &history);
 	}
 	thread_call(configure_flows, &flow_config);
 	vhost_share_pool(thread_count());

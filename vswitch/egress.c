@@ -394,3 +394,8 @@ bool egress_waiting(const struct port_worker *pw)
 {
 	return ((const struct lane *)(const void *)pw)->n > 0;
 }
+
+unsigned egress_backlog(const struct port_worker *pw)
+{
+	return __atomic_load_n(&((const struct lane *)(const void *)pw)->n, __ATOMIC_RELAXED);
+}

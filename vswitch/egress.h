@@ -28,5 +28,7 @@ unsigned egress_retry(struct worker *, struct port_worker *);
 // Drops what waits.
 void egress_drain(struct worker *, struct port_worker *, uint16_t reason);
 bool egress_waiting(const struct port_worker *);
+// Any thread: how many packets wait.
+unsigned egress_backlog(const struct port_worker *);
 
 #endif

@@ -4,8 +4,10 @@
 #include "control.h"
 #include "db.h"
 #include "export.h"
+#include "flight.h"
 #include "forward.h"
 #include "key.h"
+#include "load.h"
 #include "metrics.h"
 #include "pages.h"
 #include "port.h"
@@ -399,6 +401,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 	if (due(&t->probe, now, PROBE_MS)) {
 		thread_probe_wakeup();
 		log_run(false);
+		flight_watch();
 	}
 	if (due(&t->state, now, STATE_MS))
 		reconcile_report(db, due(&t->stats, now, stats_interval));
@@ -466,6 +469,8 @@ int main(int argc, char *argv[])
 	verbs_init();
 	ledger_init(db);
 	metrics_init(db, o.rundir, ring_main);
+	load_verbs_init();
+	flight_init();
 	tracer_init();
 	log_verbs_init();
 	capture_init(o.rundir, ring_main);

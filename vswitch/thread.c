@@ -425,6 +425,11 @@ struct worker *thread_worker(unsigned id)
 	return id < MAX_WORKERS && threads[id] ? &threads[id]->w : NULL;
 }
 
+struct recorder *thread_recorder(unsigned id)
+{
+	return id < MAX_WORKERS && threads[id] ? threads[id]->recorder : NULL;
+}
+
 unsigned thread_count(void)
 {
 	unsigned n = 0;

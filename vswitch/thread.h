@@ -53,13 +53,15 @@ struct thread_view {
 	unsigned n_rxqs;
 };
 
-// Makes the workers what other_config wants: worker-cores, poll, sleep-max-us, flow-limit, flow-idle-timeout, resolve-queue. Sentences about keys that
+// Makes the workers what other_config wants: worker-cores, poll, sleep-max-us, flow-limit, flow-idle-timeout, resolve-queue,
+// history-*. Sentences about keys that
 // can't be used go to *problem (malloc'ed).
 int thread_reconcile(const struct config_map *other_config, char **problem);
 void thread_stop_all(void);
 unsigned thread_count(void);
 void thread_view_each(void (*fn)(const struct thread_view *, void *), void *);
 struct worker *thread_worker(unsigned id); // NULL: no such worker
+struct recorder *thread_recorder(unsigned id); // its flight recorder, NULL: no such worker
 struct rte_mempool *thread_pool(int numa_node);
 // What worker `id` has dropped, `id` MAX_WORKERS: what workers that ended had. NULL: there is none.
 const struct drops *thread_drops(unsigned id);

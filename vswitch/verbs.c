@@ -1,11 +1,10 @@
-// verbs: workers, counters of ports. See verbs.h.
+// verbs: counters of ports. See verbs.h.
 #include "verbs.h"
 #include "export.h"
 #include "pages.h"
 #include "port.h"
 #include "sentence.h"
 #include "stage.h"
-#include "thread.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -71,99 +70,6 @@ void verbs_reply(struct control_request *r, struct listing *l, bool json)
 	free(text);
 }
 
-static const char *port_name(uint16_t id)
-{
-	const struct port *p = port_get(id);
-
-	return p ? p->name : "?";
-}
-
-// ---- workers
-
-static void list_worker(const struct thread_view *v, void *arg)
-{
-	struct listing *l = arg;
-	const struct thread_stats *s = &v->stats;
-	double busy = (double)s->busy_cycles, all = busy + (double)s->idle_cycles;
-
-	listing_row(l);
-	listing_uint(l, v->id);
-	if (v->core >= 0)
-		listing_uint(l, (uint64_t)v->core);
-	else
-		listing_none(l);
-	listing_uint(l, v->n_rxqs);
-	listing_uint(l, s->packets);
-	listing_real(l, all > 0 ? 100 * busy / all : 0, 2);
-	if (s->packets)
-		listing_real(l, busy / (double)s->packets, 1);
-	else
-		listing_none(l);
-	uint64_t bursts = 0;
-	for (int i = 1; i < BURST_SIZES; i++)
-		bursts += s->bursts[i];
-	if (bursts)
-		listing_real(l, (double)s->packets / (double)bursts, 1);
-	else
-		listing_none(l);
-	listing_uint(l, s->iterations);
-	listing_uint(l, s->pauses);
-	listing_uint(l, s->blocks);
-	listing_real(l, (double)s->blocked_ns / 1e9, 1);
-	if (s->wakeups) {
-		listing_real(l, (double)s->wakeup_ns_sum / (double)s->wakeups / 1e3, 1);
-		listing_real(l, (double)s->wakeup_ns_max / 1e3, 1);
-	} else {
-		listing_none(l);
-		listing_none(l);
-	}
-	listing_uint(l, v->flows.flows);
-	listing_uint(l, v->flows.limit);
-}
-
-static void worker_list(struct control_request *r, int argc, const char *argv[], void *aux)
-{
-	static const char *const columns[][2] = {
-		{"worker", "WORKER"}, {"core", "CORE"}, {"queues", "QUEUES"}, {"packets", "PACKETS"}, {"busy_percent", "BUSY(%)"},
-		{"cycles_per_packet", "CYCLES/PKT"}, {"packets_per_burst", "PKTS/BURST"}, {"iterations", "ROUNDS"}, {"pauses", "PAUSES"},
-		{"blocks", "SLEEPS"}, {"blocked_s", "ASLEEP(s)"}, {"wakeup_us", "WAKE-UP(us)"}, {"wakeup_max_us", "MAX(us)"},
-		{"flows", "FLOWS"}, {"flow_limit", "LIMIT"},
-	};
-	bool json = verbs_take_json(&argc, argv);
-	struct listing *l = listing_new();
-
-	for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
-		listing_column(l, columns[i][0], columns[i][1]);
-	thread_view_each(list_worker, l);
-	verbs_reply(r, l, json);
-}
-
-static void list_queue(unsigned worker, const struct rxq *q, double share, void *arg)
-{
-	struct listing *l = arg;
-
-	listing_row(l);
-	listing_str(l, port_name(q->port));
-	listing_uint(l, q->queue);
-	listing_uint(l, worker);
-	listing_uint(l, __atomic_load_n(&q->stats->packets, __ATOMIC_RELAXED));
-	listing_uint(l, __atomic_load_n(&q->stats->bursts, __ATOMIC_RELAXED));
-	listing_real(l, 100 * share, 2);
-}
-
-static void worker_queues(struct control_request *r, int argc, const char *argv[], void *aux)
-{
-	static const char *const columns[][2] = {{"port", "PORT"},       {"queue", "QUEUE"},   {"worker", "WORKER"},
-						 {"packets", "PACKETS"}, {"bursts", "BURSTS"}, {"load_percent", "LOAD(%)"}};
-	bool json = verbs_take_json(&argc, argv);
-	struct listing *l = listing_new();
-
-	for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
-		listing_column(l, columns[i][0], columns[i][1]);
-	thread_list_queues(list_queue, l);
-	verbs_reply(r, l, json);
-}
-
 // ---- ports
 
 static int port_stats(struct page *p, int argc, const char *argv[], char **error)
@@ -222,8 +128,6 @@ void verbs_init(void)
 		int max;
 		control_handler *run;
 	} core[] = {
-		{"worker/list", "[--json]", 1, worker_list},
-		{"worker/queues", "[--json]", 1, worker_queues},
 		{"version", "[--json]", 1, version},
 	};
 

@@ -390,9 +390,9 @@ def test_refusals(up):
         ("--timeout", "soon", "port", "list"): "--timeout needs a number of seconds (0: no limit), not 'soon'",
         ("--no-wait=1", "port", "list"): "--no-wait takes no value",
         ("-z", "port", "list"): "there is no option -z (weirctl --help shows those that are)",
-        ("port",): "port needs a verb: add, del, list, set, show",
+        ("port",): "port needs a verb: add, del, list, set, show, latency, cost",
         ("port", "lits"): "port has no verb 'lits'; did you mean port list?",
-        ("port", "frobnicate"): "port has no verb 'frobnicate', but: add, del, list, set, show",
+        ("port", "frobnicate"): "port has no verb 'frobnicate', but: add, del, list, set, show, latency, cost",
         ("prot", "list"): "there is no 'prot'; did you mean port?",
         ("frobnicate",): "there is no 'frobnicate' (weirctl --help shows what there is)",
         ("port", "add"): "port add needs more: weirctl port add [OPTION]... NAME [COLUMN[:KEY]=VALUE]...",
@@ -619,7 +619,7 @@ def test_control(weir):
     assert weir("nat", "list", "x") == "NAT ['x']\n" and weir("frob") == "FROB []\n" and weir("frob", "a", "b") == "FROB ['a', 'b']\n"
     assert weir("nat", "list", "-f", "json") == "NAT ['--json']\n"
     assert weir.refuses("nta", "list") == "there is no 'nta'; did you mean nat?"
-    assert weir.refuses("fdb", "lsit") == "neither weirctl nor the switch knows 'fdb lsit' (weirctl fdb --help shows what there is)"
+    assert weir.refuses("fdb", "lsit") == "fdb has no verb 'lsit'; did you mean fdb list?"
     # Refusals of the switch
     assert weir.refuses("drops") == '"drops" is not a valid command'
 
@@ -754,7 +754,8 @@ def test_switch_knows_the_commands(switch):
 
 def test_answers_of_the_switch(switch):
     switch.weirctl("network", "add", "blue", "--", "port", "add", "tap1", "--type", "tap", "--network", "blue", "--address", MAC)
-    for words in (("fdb", "list"), ("cache", "list"), ("worker", "list"), ("worker", "queues"), ("health",), ("drops",)):
+    for words in (("fdb", "list"), ("cache", "list"), ("worker", "list"), ("worker", "queues"), ("worker", "cycles"), ("worker", "history"),
+                  ("port", "latency"), ("port", "cost", "tap1"), ("health",), ("drops",)):
         assert switch.weirctl(*words), words
         switch.weirctl(*words, json=True)
     assert MAC in switch.weirctl("fdb", "list", "blue")
@@ -789,7 +790,7 @@ def test_help(weir):
             assert option.rstrip("=") in help_
     for option in ("--db", "--ctl", "--no-wait", "--host", "--timeout", "--format"):
         assert f"  {option}" in text
-    assert weir("port", "--help").count("  port ") == 5
+    assert weir("port", "--help").count("  port ") == 7
     assert weir("--version").startswith("weirctl ")
     assert "Port\tvlan_mode" in weir("--columns").splitlines()
 
@@ -824,8 +825,10 @@ def complete(weir, line):
 def test_completion(weir):
     weir("--no-wait", "network", "add", "blue", "--", "network", "add", "black", "--", "port", "add", "vm1", "--network", "blue")
     assert complete(weir, "weirctl po") == ["port"]
-    assert complete(weir, "weirctl port ") == ["add", "del", "list", "set", "show"]
-    assert complete(weir, "weirctl port l") == ["list"]
+    assert complete(weir, "weirctl port ") == ["add", "del", "list", "set", "show", "latency", "cost"]
+    assert complete(weir, "weirctl port li") == ["list"]
+    assert complete(weir, "weirctl port latency ") == ["vm1"]
+    assert complete(weir, "weirctl worker history c") == ["clear"]
     assert complete(weir, "weirctl port del ") == ["vm1"]
     assert sorted(complete(weir, "weirctl network show bl")) == ["black", "blue"]
     assert complete(weir, "weirctl port add x --netw") == ["--network="]
