@@ -198,7 +198,7 @@ const struct command commands[] = {
 	{"support-bundle", NULL, "[-o FILE.tar.gz] [--logdir DIR]", 0, ANY_NUMBER, CONTROL, .control = "support-bundle",
 	 .help = "collect configuration, state, logs and versions into one file, without payload of packets; also of a switch that hangs or has ended"},
 	{"version", NULL, "", 0, 0, CONTROL, .control = "version", .bundle = true, .help = "print the running switch's version"},
-	{"fdb", "list", "[--limit N] [NETWORK]", 0, 3, CONTROL, .bundle = true, .pages = true, .help = "list the addresses that the switch knows, learned and static"},
+	{"fdb", "list", "[--port PORT] [--mac MAC] [--limit N] [NETWORK]", 0, 7, CONTROL, .bundle = true, .pages = true, .help = "list the addresses that the switch knows, learned and static"},
 	{"fdb", "flush", "[NETWORK]", 0, 1, CONTROL, .help = "forget the learned addresses"},
 
 	{"flow",
@@ -221,7 +221,7 @@ const struct command commands[] = {
 	 flow_del_run,
 	 .writes = true,
 	 .help = "delete rules, by match or row"},
-	{"flow", "list", "[--network NETWORK]", 0, 2, CONTROL, .bundle = true, .help = "list the rules, with what they have matched"},
+	{"flow", "list", "[--network NETWORK] [--limit N]", 0, 4, CONTROL, .bundle = true, .pages = true, .help = "list the rules, with what they have matched"},
 	{"export",
 	 "add",
 	 "NAME " SETTINGS,

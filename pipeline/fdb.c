@@ -434,12 +434,59 @@ static bool network_known(const char *name, char **error)
 	return !name;
 }
 
+// What a list is wanted of: [--port PORT] [--mac MAC] [NETWORK]. NULL: all.
+struct filter {
+	const char *network, *port, *mac;
+};
+
+static bool port_known(const char *name, char **error)
+{
+	for (unsigned i = 1; name && i < MAX_PORTS; i++) {
+		const struct lport *lp = lport_get((uint16_t)i);
+
+		if (lp && !strcmp(lp->name, name))
+			return true;
+	}
+	if (name)
+		sentence_set(error, "there is no port %s", name);
+	return !name;
+}
+
+static bool parse_filter(int argc, const char *argv[], struct filter *f, char **error)
+{
+	*f = (struct filter){0};
+	for (int i = 1; i < argc; i++) {
+		const char **option = !strcmp(argv[i], "--port") ? &f->port : !strcmp(argv[i], "--mac") ? &f->mac : NULL;
+
+		if (option && i + 1 == argc)
+			sentence_set(error, "%s wants a value", argv[i]);
+		else if (option)
+			*option = argv[++i];
+		else if (f->network || argv[i][0] == '-')
+			sentence_set(error, "fdb list takes --port PORT, --mac MAC, --limit N and a network");
+		else
+			f->network = argv[i];
+	}
+	return !*error && network_known(f->network, error) && port_known(f->port, error);
+}
+
+static bool is_wanted(const struct fdb_entry *e, const struct filter *f)
+{
+	const struct network *net = network_get(e->network);
+	char mac[18];
+
+	if ((f->network && (!net || strcmp(net->name, f->network))) || (f->port && strcmp(port_name(e->port), f->port)))
+		return false;
+	snprintf(mac, sizeof mac, "%02x:%02x:%02x:%02x:%02x:%02x", e->mac[0], e->mac[1], e->mac[2], e->mac[3], e->mac[4], e->mac[5]);
+	return !f->mac || !strncasecmp(mac, f->mac, strlen(f->mac));
+}
+
 static int verb_list(struct page *p, int argc, const char *argv[], char **error)
 {
-	const char *name = argc > 1 ? argv[1] : NULL;
 	struct fdb_entry e;
+	struct filter f;
 
-	if (!network_known(name, error))
+	if (!parse_filter(argc, argv, &f, error))
 		return -1;
 	listing_column(p->l, "network", "NETWORK");
 	listing_column(p->l, "mac", "MAC");
@@ -450,10 +497,7 @@ static int verb_list(struct page *p, int argc, const char *argv[], char **error)
 	for (uint64_t *at = &p->at[0]; *at < fdb_high(); ++*at) {
 		if (!page_look(p))
 			return 1;
-		if (!fdb_at((uint32_t)*at, &e))
-			continue;
-		const struct network *net = network_get(e.network);
-		if (!name || (net && !strcmp(net->name, name)))
+		if (fdb_at((uint32_t)*at, &e) && is_wanted(&e, &f))
 			list_one(p->l, &e);
 	}
 	return 0;
@@ -504,7 +548,7 @@ static void stage_fini(void)
 }
 
 static const struct stage_verb fdb_verbs[] = {
-	{"fdb/list", "[NETWORK]", "addresses, learned and static", NULL, verb_list},
+	{"fdb/list", "[--port PORT] [--mac MAC] [--limit N] [NETWORK]", "addresses, learned and static", NULL, verb_list},
 	{"fdb/flush", "[NETWORK]", "forget learned addresses", verb_flush},
 	{0},
 };

@@ -611,42 +611,56 @@ static void list_one(struct listing *l, const struct rule *ru)
 	listing_str(l, ru->error ? ru->error : ru->active ? NULL : "disabled, or its network isn't there yet");
 }
 
-static char *verb_list(int argc, const char *argv[], bool json, char **error)
+// Where the rule is from which the list goes on, which is the one behind what was last shown: that one's handle and place are known.
+static size_t place_of(struct rule **sorted, const struct page *p)
+{
+	for (size_t i = 0; p->at[1] && i < n_rules; i++)
+		if (sorted[i]->row == p->at[1])
+			return i + 1;
+	return p->at[0]; // it is gone, or nothing was shown yet
+}
+
+static int verb_list(struct page *p, int argc, const char *argv[], char **error)
 {
 	static const char *const columns[][2] = {{"priority", "PRIORITY"}, {"network", "NETWORK"}, {"match", "MATCH"}, {"actions", "ACTIONS"},
 						 {"packets", "PACKETS"},   {"bytes", "BYTES"},     {"row", "ROW"},     {"problem", "PROBLEM"}};
 	const char *name = argc == 3 && !strcmp(argv[1], "--network") ? argv[2] : NULL;
+	int more = 0;
 
 	if (argc > 1 && !name) {
-		sentence_set(error, "flow list takes --network NETWORK");
-		return NULL;
+		sentence_set(error, "flow list takes --network NETWORK and --limit N");
+		return -1;
 	}
 	struct rule **sorted = calloc(n_rules + 1, sizeof *sorted);
 	if (!sorted)
-		return NULL;
-	count_rules();
+		return -1;
+	if (!p->at[0])
+		count_rules();
 	if (n_rules)
 		memcpy(sorted, rules, n_rules * sizeof *sorted);
 	qsort(sorted, n_rules, sizeof *sorted, compare_for_list);
-	struct listing *l = listing_new();
 	for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
-		listing_column(l, columns[i][0], columns[i][1]);
-	for (size_t i = 0; i < n_rules; i++) {
+		listing_column(p->l, columns[i][0], columns[i][1]);
+	for (size_t i = place_of(sorted, p); i < n_rules; i++) {
 		const struct network *net = network_get(sorted[i]->network);
 
+		if (!page_look(p)) {
+			more = 1;
+			break;
+		}
 		// Rules of every network are rules of this one.
 		if (!name || !sorted[i]->network || (net && !strcmp(net->name, name)))
-			list_one(l, sorted[i]);
+			list_one(p->l, sorted[i]);
+		p->at[0] = i + 1;
+		p->at[1] = sorted[i]->row;
 	}
 	free(sorted);
-	char *text = listing_render(l, json);
-	listing_free(l);
-	return text;
+	return more;
 }
 
 static const struct stage_verb rule_verbs[] = {
-	{"flow/list", "[--network NETWORK]", "rules, with what they have matched", verb_list},
-	{NULL, NULL, NULL, NULL},
+	{"flow/list", "[--network NETWORK] [--limit N]", "rules, with what they have matched", NULL, verb_list},
+	{0},
 };
 
 STAGE(rule, .resolve = rule_resolve, .run = rule_run, .writes = true, .format = rule_format, .fields = rule_fields, .prepare = rule_prepare,

@@ -225,3 +225,17 @@ def test_many_addresses(ports):
     ports.check("b", frame(1, 1500), {"a": [frame(1, 1500)]})
     ports.delete("a")
     assert set(ports.fdb()) == {mac(1)}
+
+
+def test_list_filters(ports):
+    for n, port in ((1, "a"), (2, "b"), (0x102, "b")):
+        say(ports, port, n)
+    assert set(ports.fdb("blue")) == {mac(1), mac(2), mac(0x102)}
+
+    def listed(*words):
+        return {row["mac"] for row in ports.weirctl("fdb", "list", *words, json=True)}
+    assert listed("--port", "b") == {mac(2), mac(0x102)} and listed("--port", "b", "--mac", mac(2).upper(), "blue") == {mac(2)}
+    assert listed("--mac", mac(2)[:14]) == {mac(1), mac(2)} and listed("blue", "--limit", "1") < {mac(1), mac(2), mac(0x102)}
+    for words, sentence in ((["--port", "x"], "no port x"), (["--port"], "--port wants a value"), (["--age", "3"], "fdb list takes"), (["blue", "red"], "fdb list takes")):
+        done = ports.weirctl("fdb", "list", *words, check=False)
+        assert done.returncode == 1 and sentence in done.stderr, done

@@ -10,7 +10,7 @@ import pytest
 from net import LONG, SLOW, Lab, SwitchError, frame, wait_for
 from test_vhost_ports import plug
 
-PORTS, ADDRESSES, FLOWS = 1000, 100000, 1000000 if LONG else 20000
+PORTS, ADDRESSES, FLOWS, RULES = 1000, 100000, 1000000 if LONG else 20000, 600
 PAGE_ROWS, PAGE_LOOKS, WHOLE = 250, 8192, 20000  # page.h, pages.h
 
 
@@ -30,6 +30,7 @@ def crowd():
                     "unknown_unicast=drop", f"mac_limit={1 << 20}", "ageing=0")
         # Nothing listens at their sockets.
         in_batches(lab, [["port", "add", f"p{n}", "--network", "idle"] for n in range(PORTS - 1)])
+        in_batches(lab, [["flow", "add", "--network", "idle", "--priority", str(n // 2), f"udp,tp_dst={n}", "drop"] for n in range(RULES)])
         guest = stack.enter_context(plug(lab, "vm1", network="busy"))
 
         # What is lost on the way (a miss too many in the queue) is sent again: the addresses count up once more.
@@ -64,7 +65,7 @@ def parts(lab, method, *words, json_=True):
         yield rest
 
 
-LISTS = [("cache/list", [], lambda lab: lab.flows), ("fdb/list", [], lambda lab: ADDRESSES), ("port/stats", [], lambda lab: PORTS)]
+LISTS = [("cache/list", [], lambda lab: lab.flows), ("fdb/list", [], lambda lab: ADDRESSES), ("port/stats", [], lambda lab: PORTS), ("flow/list", [], lambda lab: RULES)]
 
 
 @pytest.mark.parametrize("method,words,count", LISTS, ids=[method for method, _, _ in LISTS])
@@ -72,7 +73,7 @@ def test_parts(crowd, method, words, count):
     texts = list(parts(crowd, method, *words))
     rows = json.loads("".join(texts))
     assert len(rows) == count(crowd)
-    assert len({json.dumps([row.get(k) for k in ("worker", "flow", "network", "mac", "port")]) for row in rows}) == len(rows)
+    assert len({json.dumps([row.get(k) for k in ("worker", "flow", "network", "mac", "port", "row")]) for row in rows}) == len(rows)
     # Every part is bounded, and the first one has rows already.
     sizes = [sum(1 for line in text.splitlines() if "{" in line) for text in texts]
     assert sum(sizes) == len(rows) and max(sizes) <= PAGE_ROWS and sizes[0] == PAGE_ROWS
@@ -83,6 +84,25 @@ def test_rows_that_are_rare(crowd):
     """A filter that passes little: parts are bounded by what is looked at, not only by what is found."""
     texts = list(parts(crowd, "cache/list", "--port", "p7"))
     assert "".join(texts) == "[]\n" and len(texts) >= crowd.flows / (PAGE_LOOKS + 1)
+    (row,) = crowd.weirctl("fdb", "list", "--mac", "52:54:00:01:02:0a", json=True)
+    assert row["mac"] == "52:54:00:01:02:0a" and row["port"] == "vm1"
+
+
+def test_rules_that_go(crowd):
+    """A list of rules goes on behind the one that was shown last, also when others have come or gone meanwhile."""
+    first, _, text = crowd.unixctl("flow/list", "--json", "--page", "start").partition("\n")
+    before = json.loads(text + "]")
+    crowd.weirctl("flow", "del", "--network", "idle", before[3]["match"], "--", "flow", "add", "--network", "idle", "--priority", "65535", "arp", "normal")
+    rest, cursor = [], first.split()[1]
+    while cursor:
+        first, _, text = crowd.unixctl("flow/list", "--json", "--page", cursor).partition("\n")
+        rest += json.loads("[" + text.strip().lstrip(",").rstrip("]") + "]")
+        cursor = first.partition(" ")[2]
+    assert len({r["row"] for r in before + rest}) == RULES
+    priorities = [r["priority"] for r in before + rest]
+    assert priorities == sorted(priorities, reverse=True)
+    crowd.weirctl("flow", "del", "--network", "idle", "arp", "--", "flow", "add", "--network", "idle", "--priority", str(before[3]["priority"]),
+                  before[3]["match"], "drop")
 
 
 def test_weirctl(crowd):
