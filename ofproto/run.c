@@ -1,5 +1,6 @@
 // run: what happens to packets that are decided: their stages, copies for further ports, tags, egress batches. See forward_private.h.
 #include "forward_private.h"
+#include "change.h"
 #include "parse.h"
 #include "rewrite.h"
 #include "vlan.h"
@@ -68,6 +69,29 @@ static __rte_noinline void capture_stage(struct worker *w, struct pkt **p, unsig
 	w->capture(w, CAPTURE_STAGE, 0, m, n, stage, 0);
 }
 
+// Runs a stage that writes: if one of the packets is traced each by itself, so that its trace says what became of it.
+static __rte_noinline void run_writer(struct worker *w, const struct stage *s, struct pkt **p, uint16_t n)
+{
+	struct change_headers before;
+	bool traced = false;
+
+	for (unsigned i = 0; i < n; i++)
+		traced |= p[i]->trace != NULL;
+	if (likely(!traced)) {
+		s->run(w, p, n);
+		return;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		struct trace *t = p[i]->trace;
+
+		if (t)
+			change_look(pkt_mbuf(p[i]), &before);
+		s->run(w, &p[i], 1);
+		if (t)
+			change_trace(t, &before, pkt_mbuf(p[i]));
+	}
+}
+
 // May put other packets into p[], in the place of the same ones.
 static void run_stages(struct worker *w, struct pkt **p, unsigned n, uint64_t which)
 {
@@ -89,11 +113,27 @@ static void run_stages(struct worker *w, struct pkt **p, unsigned n, uint64_t wh
 		if (!k)
 			continue;
 		worker_lap(w, CYCLES_RUN, 0);
-		s->run(w, mine, k);
+		if (unlikely(s->writes))
+			run_writer(w, s, mine, k);
+		else
+			s->run(w, mine, k);
 		worker_lap(w, CYCLES_STAGES + (unsigned)__builtin_ctzll(bit), k);
 		if (INSTRUMENTS && unlikely(w->watch & WATCH(CAPTURE_STAGE)))
 			capture_stage(w, mine, k, s->index);
 	}
+}
+
+static int apply_vlan(struct rte_mbuf *m)
+{
+	struct change_headers before;
+	struct pkt *p = pkt_of(m);
+
+	if (likely(!p->trace))
+		return pkt_apply_vlan(m);
+	change_look(m, &before);
+	int rc = pkt_apply_vlan(m);
+	change_trace(p->trace, &before, m);
+	return rc;
 }
 
 // The outer tag as the egress port wants it, on headers of the packet's own.
@@ -108,7 +148,7 @@ static struct rte_mbuf *rewrite(struct worker *w, struct rte_mbuf *m)
 	}
 	p = pkt_of(own);
 	p->vlan_tci = (uint16_t)((p->tci & 0xf000) | (p->vlan_tci & 0xfff));
-	if (unlikely(pkt_apply_vlan(own))) {
+	if (unlikely(apply_vlan(own))) {
 		worker_drop(w, own, FLOW_REASON(NO_MEMORY));
 		return NULL;
 	}
@@ -173,7 +213,12 @@ void forward_copy(struct worker *w, struct pkt *p, const struct lport *out, int 
 	copy->stages = forward_egress_runs;
 	copy->out_kind = OUT_PORT;
 	egress_to(own, in, out, net, tag, CORE_FURTHER);
+	struct change_headers before;
+	if (unlikely(p->trace))
+		change_look(own, &before);
 	rewrite_apply(own, set, n);
+	if (unlikely(p->trace))
+		change_trace(p->trace, &before, own);
 	run_egress(w, &copy, 1);
 }
 

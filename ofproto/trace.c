@@ -1,5 +1,6 @@
 // trace: see trace.h.
 #include "trace.h"
+#include "change.h"
 #include "key.h"
 #include "parse.h"
 #include "reason.h"
@@ -25,29 +26,35 @@ static void stamp(const struct trace *t, struct head *h)
 	h->ticks_high = (uint8_t)(ticks >> 32);
 }
 
+static uint8_t *room_of(struct trace *t)
+{
+	return t->more ? t->more : t->data;
+}
+
 void trace_put(struct trace *t, uint8_t stage, const void *record, uint16_t size)
 {
 	struct head h = {.stage = stage, .size = size};
-	uint16_t room = (uint16_t)((sizeof h + size + 7) & ~7u);
+	uint32_t takes = (uint32_t)((sizeof h + size + 7) & ~7u);
+	uint8_t *to = room_of(t);
 
-	if (t->used + room > TRACE_ROOM) {
+	if (t->used + takes > (t->more ? t->room : TRACE_ROOM)) {
 		t->lost++;
 		return;
 	}
 	stamp(t, &h);
-	memcpy(t->data + t->used, &h, sizeof h);
-	memcpy(t->data + t->used + sizeof h, record, size);
+	memcpy(to + t->used, &h, sizeof h);
+	memcpy(to + t->used + sizeof h, record, size);
 	t->last = t->used;
-	t->used += room;
+	t->used += takes;
 }
 
 void trace_stamp(struct trace *t)
 {
 	struct head h;
 
-	memcpy(&h, t->data + t->last, sizeof h);
+	memcpy(&h, room_of(t) + t->last, sizeof h);
 	stamp(t, &h);
-	memcpy(t->data + t->last, &h, sizeof h);
+	memcpy(room_of(t) + t->last, &h, sizeof h);
 }
 
 void trace_unref(struct trace *t)
@@ -161,6 +168,8 @@ static void format_core(const struct core_record *r, struct buf *b)
 		buf_add(b, "DEFECT: a fresh decision differs from the cached one: ");
 		format_decided(r, b);
 		break;
+	case CORE_CHANGED: // has a record of its own
+		break;
 	}
 }
 
@@ -169,43 +178,67 @@ static const char *core_name(const struct core_record *r)
 	static const char *const names[] = {
 		[CORE_RECEIVED] = "rx",     [CORE_HIT] = "flow",  [CORE_MISS] = "flow",    [CORE_WAIT] = "flow",  [CORE_DECIDED] = "decision",
 		[CORE_COPY] = "flood",      [CORE_SENT] = "tx",   [CORE_DROPPED] = "drop", [CORE_QUEUED] = "tx",  [CORE_DIFFERS] = "flow",
-		[CORE_BECAUSE] = "row",     [CORE_FURTHER] = "copy",
+		[CORE_BECAUSE] = "row",     [CORE_FURTHER] = "copy",  [CORE_CHANGED] = "change",
 	};
 	return r->kind < sizeof names / sizeof names[0] ? names[r->kind] : "?";
+}
+
+#define RECORD_MAX 1024 // bytes of a record
+
+// Copies the record at *at to where it is aligned, and moves on. False: there is none left.
+static bool next_record(const struct trace *t, uint32_t *at, struct head *h, uint64_t record[RECORD_MAX / 8])
+{
+	const uint8_t *from = t->more ? t->more : t->data;
+
+	if (*at + sizeof *h > t->used)
+		return false;
+	memcpy(h, from + *at, sizeof *h);
+	memcpy(record, from + *at + sizeof *h, h->size < RECORD_MAX ? h->size : RECORD_MAX);
+	*at += (uint32_t)((sizeof *h + h->size + 7) & ~7u);
+	return true;
 }
 
 typedef void visit(void *arg, const char *name, const char *text, uint64_t ns, uint64_t took);
 
 static void walk(const struct trace *t, uint64_t hz, visit *fn, void *arg)
 {
-	uint64_t before = 0;
+	uint64_t before = 0, record[RECORD_MAX / 8];
+	struct head h;
 
-	for (uint16_t at = 0; at + sizeof(struct head) <= t->used;) {
-		struct head h;
+	for (uint32_t at = 0; next_record(t, &at, &h, record);) {
 		struct buf b = {0};
-		uint64_t aligned[TRACE_ROOM / 8];
 		const char *name = "?";
 
-		memcpy(&h, t->data + at, sizeof h);
-		memcpy(aligned, t->data + at + sizeof h, h.size);
 		if (h.stage == TRACE_CORE) {
-			const struct core_record *r = (const void *)aligned;
+			const struct core_record *r = (const void *)record;
 
 			name = core_name(r);
-			format_core(r, &b);
+			if (r->kind == CORE_CHANGED)
+				change_format(&b, record, h.size);
+			else
+				format_core(r, &b);
 		} else if (h.stage < stage_count()) {
 			const struct stage *s = stage_get(h.stage);
 
 			name = s->name;
 			if (s->format)
-				s->format(&b, aligned, h.size);
+				s->format(&b, record, h.size);
 		}
 		uint64_t ns = hz ? (uint64_t)((double)(h.ticks | (uint64_t)h.ticks_high << 32) * 1e9 / (double)hz) : 0;
 		fn(arg, name, b.text ? b.text : "", ns, ns - before);
 		before = ns;
 		free(b.text);
-		at = (uint16_t)(at + ((sizeof h + h.size + 7) & ~7u));
 	}
+}
+
+void trace_each_core(const struct trace *t, void (*fn)(void *arg, const struct core_record *), void *arg)
+{
+	struct head h;
+	uint64_t record[RECORD_MAX / 8];
+
+	for (uint32_t at = 0; next_record(t, &at, &h, record);)
+		if (h.stage == TRACE_CORE && ((const struct core_record *)(const void *)record)->kind != CORE_CHANGED)
+			fn(arg, (const void *)record);
 }
 
 struct text_arg {

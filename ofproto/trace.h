@@ -16,12 +16,14 @@ struct trace {
 	void (*done)(struct trace *, void *arg); // called once, by the thread that finished the last packet
 	void *arg;
 	uint16_t refs;
-	uint16_t used;
-	uint16_t lost;   // records that did not fit
 	uint16_t in_port;
-	uint16_t last;   // where the last record is
+	uint32_t used;
+	uint32_t lost;   // records that did not fit
+	uint32_t last;   // where the last record is
 	uint64_t start;  // time stamp counter, when the packet's burst was taken
 	uint64_t wall;   // nanoseconds of the worker's clock
+	uint8_t *more;   // where records go if TRACE_ROOM may not do; NULL: data
+	uint32_t room;   // of `more`
 	uint8_t data[TRACE_ROOM];
 };
 
@@ -43,6 +45,7 @@ enum core_record_kind {
 	CORE_BECAUSE,  // a row that decided something in the stage before it
 	CORE_FURTHER,  // a copy that a rule sends to a further port
 	CORE_DIFFERS,  // the cached flow and a fresh decision are not the same: a defect
+	CORE_CHANGED,  // fields that the step before it changed, see change.h
 };
 
 struct core_record {
@@ -83,5 +86,7 @@ void trace_unref(struct trace *);
 void trace_format(const struct trace *, struct buf *, bool times, uint64_t tsc_hz);
 // The same as an array of {"stage":, "text":, "ns":, "took_ns":}.
 json_t *trace_json(const struct trace *, uint64_t tsc_hz);
+// The core's own records, without CORE_CHANGED, in order.
+void trace_each_core(const struct trace *, void (*fn)(void *arg, const struct core_record *), void *arg);
 
 #endif

@@ -121,6 +121,37 @@ static void what_does_not_fit_is_counted(void **state)
 	json_decref(j);
 }
 
+static void keep_kind(void *arg, const struct core_record *r)
+{
+	unsigned *n = arg;
+
+	assert_in_range(r->kind, CORE_MISS, CORE_DROPPED);
+	n[r->kind]++;
+}
+
+// As much as its owner gives it room for; the core's records can be gone through.
+static void more_room(void **state)
+{
+	struct trace t = {.more = malloc(1 << 16), .room = 1 << 16};
+	struct core_record r = {.kind = CORE_MISS};
+	unsigned n = 0, kinds[CORE_DIFFERS] = {0};
+
+	for (; !t.lost; n++)
+		trace_put(&t, TRACE_CORE, &r, sizeof r);
+	assert_true(t.used > TRACE_ROOM && t.used <= 1 << 16 && (1 << 16) - t.used < 100);
+	trace_each_core(&t, keep_kind, kinds);
+	assert_int_equal(kinds[CORE_MISS], n - 1);
+	t.used = 0;
+	r.kind = CORE_DROPPED;
+	trace_put(&t, TRACE_CORE, &r, sizeof r);
+	trace_put(&t, 0, &r, 8); // a stage's
+	r.kind = CORE_CHANGED;
+	trace_put(&t, TRACE_CORE, &r, 4);
+	trace_each_core(&t, keep_kind, kinds);
+	assert_int_equal(kinds[CORE_DROPPED], 1);
+	free(t.more);
+}
+
 static void as_json_and_with_times(void **state)
 {
 	static struct trace t;
@@ -331,6 +362,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(copies_share_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(references, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_does_not_fit_is_counted, setup, teardown),
+		cmocka_unit_test_setup_teardown(more_room, setup, teardown),
 		cmocka_unit_test_setup_teardown(as_json_and_with_times, setup, teardown),
 		cmocka_unit_test(time_of_stages_and_queues),
 		cmocka_unit_test_setup_teardown(every_stage_speaks, setup, teardown),
