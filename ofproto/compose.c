@@ -11,6 +11,8 @@
 enum {
 	MIN_FRAME = 60, // IEEE 802.3 clause 4.2.3.3, without the frame check sequence
 	IP_FRAGMENT = 44,
+	ND_SOLICIT = 135,
+	ND_ADVERTISE = 136,
 	LATER_OFFSET = 1480, // bytes before a later fragment: what a first one on Ethernet holds
 };
 
@@ -21,6 +23,12 @@ struct frame {
 };
 
 // ---- what the words mean together
+
+// Neighbour solicitations and advertisements have a target: RFC 4861 sections 4.3 and 4.4.
+static bool is_nd(const struct field_set *d)
+{
+	return (field_set_is(d) & IS_ICMPV6) && d->given[TP_SRC] && (d->value[TP_SRC].n == ND_SOLICIT || d->value[TP_SRC].n == ND_ADVERTISE);
+}
 
 static int check(const struct field_set *d, unsigned is, char **error)
 {
@@ -35,6 +43,9 @@ static int check(const struct field_set *d, unsigned is, char **error)
 		for (int i = TP_SRC; i <= TCP_FLAGS; i++)
 			if (d->given[i])
 				return field_refuse(error, "%s: a later fragment has no transport header", d->given[i]->name);
+	for (int i = ND_TARGET; i <= ND_TLL; i++)
+		if (d->given[i] && !is_nd(d))
+			return field_refuse(error, "%s needs icmpv6_type=135 or 136, a solicitation or advertisement of a neighbour", d->given[i]->name);
 	return 0;
 }
 
@@ -60,10 +71,27 @@ static void default_destination(struct field_set *d, unsigned is)
 		DEFAULT_BYTES(d, DL_DST, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff);
 }
 
+// RFC 4861: a solicitation goes to the group of its target (RFC 4291 section 2.7.1), and none has crossed a router.
+static void default_nd(struct field_set *d)
+{
+	const uint8_t *t = d->value[ND_TARGET].b;
+
+	if (d->value[TP_SRC].n >= 133 && d->value[TP_SRC].n <= 137)
+		DEFAULT_NUMBER(d, NW_TTL, 255);
+	if (!is_nd(d))
+		return;
+	if (!d->given[ND_TARGET])
+		d->value[ND_TARGET] = d->value[IPV6_DST];
+	else if (!d->given[IPV6_DST] && d->value[TP_SRC].n == ND_SOLICIT)
+		DEFAULT_BYTES(d, IPV6_DST, 0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, t[13], t[14], t[15]);
+}
+
 static void add_defaults(struct field_set *d, unsigned is, const struct compose_defaults *known)
 {
 	union field_value src = {0}, dst = {0};
 
+	if (known && known->fill)
+		known->fill(known->arg, d, is);
 	// Addresses for documentation: RFC 5737, RFC 3849.
 	DEFAULT_BYTES(d, NW_SRC, 192, 0, 2, 1);
 	DEFAULT_BYTES(d, NW_DST, 192, 0, 2, 2);
@@ -79,6 +107,8 @@ static void add_defaults(struct field_set *d, unsigned is, const struct compose_
 		DEFAULT_NUMBER(d, TP_SRC, 49152);
 	DEFAULT_NUMBER(d, TP_DST, is & (IS_ICMP | IS_ICMPV6) ? 0 : 9); // 9: discard, RFC 863
 	DEFAULT_NUMBER(d, TCP_FLAGS, 0x02);			       // who asks about a connection asks about its first packet
+	if (is & IS_ICMPV6)
+		default_nd(d);
 	default_destination(d, is);
 	if (known) {
 		memcpy(src.b, known->dl_src, 6);
@@ -195,6 +225,20 @@ static void put_ipv6(struct frame *f, const struct field_set *d)
 	set16(h + 2, d->value[NW_FRAG].n == FRAG_FIRST ? 1 : LATER_OFFSET);
 }
 
+static void put_nd(struct frame *f, const struct field_set *d, uint8_t *h)
+{
+	static const uint8_t kinds[] = {1, 2}; // options: source, target link-layer address
+
+	if (h[0] == ND_ADVERTISE)
+		h[4] = 0x60; // solicited, override
+	put(f, d->value[ND_TARGET].b, 16);
+	for (unsigned i = 0; i < 2; i++)
+		if (d->given[ND_SLL + i]) {
+			put(f, (uint8_t[]){kinds[i], 1}, 2);
+			put(f, d->value[ND_SLL + i].b, 6);
+		}
+}
+
 static void put_transport(struct frame *f, const struct field_set *d, unsigned is)
 {
 	uint8_t *h;
@@ -212,6 +256,8 @@ static void put_transport(struct frame *f, const struct field_set *d, unsigned i
 		h = put(f, NULL, 8);
 		h[0] = (uint8_t)d->value[TP_SRC].n;
 		h[1] = (uint8_t)d->value[TP_DST].n;
+		if (is_nd(d))
+			put_nd(f, d, h);
 		return;
 	} else {
 		return;

@@ -79,6 +79,12 @@ static bool add_transport(struct buf *b, const struct rest *r, unsigned proto)
 		const char *name = proto == FIELD_IP_ICMP ? "icmp" : "icmpv6";
 
 		buf_add(b, ",%s_type=%u,%s_code=%u", name, r->b[0], name, r->b[1]);
+		if (proto == FIELD_IP_ICMP || (r->b[0] != 135 && r->b[0] != 136))
+			return true;
+		// A neighbour's solicitation or advertisement: whom it is about (RFC 4861).
+		if (r->have < 24 || r->len < 24)
+			return false;
+		add_address(b, "nd_target", AF_INET6, r->b + 8);
 		return true;
 	}
 	buf_add(b, ",tp_src=%u,tp_dst=%u", get16(r->b), get16(r->b + 2));

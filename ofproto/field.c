@@ -64,7 +64,10 @@ static const struct field fields[] = {
 	{"tcp_flags", TCP_FLAGS, FIELD_FLAGS, 0, 0xfff, IS_TCP, "tcp", FOR_PACKET},
 	{"arp_sha", ARP_SHA, FIELD_MAC, 0, 0, IS_ARP, "arp", FOR_PACKET},
 	{"arp_tha", ARP_THA, FIELD_MAC, 0, 0, IS_ARP, "arp", FOR_PACKET},
-	{"packet_len", PACKET_LEN, FIELD_NUMBER, 14, COMPOSE_MAX, ALWAYS, FOR_PACKET},
+	{"nd_target", ND_TARGET, FIELD_IPV6, 0, 0, IS_ICMPV6, "icmp6", FOR_PACKET},
+	{"nd_sll", ND_SLL, FIELD_MAC, 0, 0, IS_ICMPV6, "icmp6", FOR_PACKET},
+	{"nd_tll", ND_TLL, FIELD_MAC, 0, 0, IS_ICMPV6, "icmp6", FOR_PACKET},
+	{"packet_len", PACKET_LEN, FIELD_NUMBER, 14, COMPOSE_LEN_MAX, ALWAYS, FOR_PACKET},
 	{"class", CLASS, FIELD_CLASS, 0, 0, ALWAYS, FOR_MATCH},
 };
 
@@ -263,6 +266,17 @@ static int set_number(struct field_set *d, const char *name, uint32_t n, const c
 	v.n = n;
 	mask_all(f, &mask);
 	return set(d, f, &v, &mask, word, error);
+}
+
+void field_set_default(struct field_set *d, enum field_id id, const union field_value *v)
+{
+	if (d->given[id])
+		return;
+	for (size_t i = 0; i < sizeof fields / sizeof fields[0] && !d->given[id]; i++)
+		if (fields[i].id == id)
+			d->given[id] = &fields[i];
+	d->value[id] = *v;
+	mask_all(d->given[id], &d->mask[id]);
 }
 
 static int read_protocol(struct field_set *d, const char *word, char **error)

@@ -74,6 +74,9 @@ enum field_id {
 	TCP_FLAGS,
 	ARP_SHA,
 	ARP_THA,
+	ND_TARGET,
+	ND_SLL,
+	ND_TLL,
 	PACKET_LEN,
 	CLASS,
 	FIELD_ID_N
@@ -128,6 +131,8 @@ int field_set_read(struct field_set *, const char *text, unsigned use, char **er
 unsigned field_set_is(const struct field_set *);
 // Whether each field is one of such a packet.
 int field_set_check(const struct field_set *, unsigned is, char **error);
+// Gives the field a value, if it has none yet: as if the text had named it.
+void field_set_default(struct field_set *, enum field_id, const union field_value *);
 __attribute__((format(printf, 2, 3))) int field_refuse(char **error, const char *fmt, ...);
 
 #endif

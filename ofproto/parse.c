@@ -438,6 +438,18 @@ int parse(struct rte_mbuf *m, struct flow_key *k)
 	return 0;
 }
 
+int parse_frame(const uint8_t *frame, unsigned have, unsigned len, uint16_t port, struct parsed_frame *v)
+{
+	memset(v, 0, sizeof *v);
+	v->m.buf_addr = (void *)(uintptr_t)frame; // it is only read
+	v->m.data_len = have > UINT16_MAX ? UINT16_MAX : (uint16_t)have;
+	v->m.pkt_len = len;
+	v->m.nb_segs = 1;
+	v->m.priv_size = sizeof v->pkt;
+	v->pkt.in_port = port;
+	return parse(&v->m, &v->key) || v->pkt.drop ? -EINVAL : 0;
+}
+
 uint32_t parse_flow_hash(struct rte_mbuf *m)
 {
 	struct pkt *p = pkt_of(m);

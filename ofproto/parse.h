@@ -6,6 +6,7 @@
 #include "pkt.h"
 #include "reason.h"
 
+#include <stddef.h>
 #include <string.h>
 #include <rte_branch_prediction.h>
 #include <rte_byteorder.h>
@@ -44,6 +45,16 @@ void parse_init(void);
 // the first segment: pull them together (pkt_own_headers(m, PARSE_HEADERS_MAX)) and call again. Turns the RX offload flags of a device or the
 // vhost library into TX flags and header lengths. Any thread.
 int parse(struct rte_mbuf *m, struct flow_key *key);
+
+// A frame of `len` bytes, of which the first `have` are known, that is in no buffer of the switch: for who wants to know what parse() makes of it.
+// 0, or -EINVAL: it is malformed, or too little of it is known.
+struct parsed_frame {
+	struct rte_mbuf m;
+	struct pkt pkt; // where the private area of `m` is
+	struct flow_key key;
+};
+static_assert(offsetof(struct parsed_frame, pkt) == sizeof(struct rte_mbuf), "struct pkt is behind the mbuf");
+int parse_frame(const uint8_t *frame, unsigned have, unsigned len, uint16_t port, struct parsed_frame *);
 
 // The offload part of parse(): RX flags of the device or the library to TX flags. `p`: parsed. Sets p->drop if they can't be.
 void parse_offload(struct rte_mbuf *m, struct pkt *p);

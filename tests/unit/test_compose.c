@@ -78,7 +78,7 @@ static void read_back(void **state)
 		{"udp6,udp_src=1,udp_dst=2", 0x86dd, 17, 1, 2, 62},
 		{"sctp6,sctp_src=3,sctp_dst=4", 0x86dd, 132, 3, 4, 66},
 		{"icmp,tp_src=3,tp_dst=1", 0x0800, 1, 3, 1, 60},
-		{"icmp6,icmpv6_type=135,icmpv6_code=0", 0x86dd, 58, 135, 0, 62},
+		{"icmp6,icmpv6_type=135,icmpv6_code=0", 0x86dd, 58, 135, 0, 78},
 		{"arp", 0x0806, 1, 0, 0, 60},
 		{"arp,nw_proto=2", 0x0806, 2, 0, 0, 60},
 		{"ip,nw_proto=47", 0x0800, 47, 0, 0, 60},
@@ -87,7 +87,7 @@ static void read_back(void **state)
 		{"dl_type=0x88b5", 0x88b5, 0, 0, 0, 60},
 		{"dl_src=02:00:00:00:00:09", 0x88b5, 0, 0, 0, 60},
 		{"dl_type=0x05ff", 0x05ff, 0, 0, 0, 60},
-		{"tcp,packet_len=9216", 0x0800, 6, 49152, 9, COMPOSE_MAX},
+		{"tcp,packet_len=9216", 0x0800, 6, 49152, 9, COMPOSE_LEN_MAX},
 		{"packet_len=14", 0x88b5, 0, 0, 0, 14},
 		{"TCP, tcp_flags=SYN|ACK", 0x0800, 6, 49152, 9, 60},
 	};
@@ -179,7 +179,7 @@ static void hexadecimal(void **state)
 	text[2 * COMPOSE_MAX] = 'a';
 	text[2 * COMPOSE_MAX + 2] = '\0';
 	assert_int_equal(compose(text, &defaults, frame, &error), -EINVAL);
-	assert_non_null(strstr(error, "longer than 9216"));
+	assert_non_null(strstr(error, "longer than 65600"));
 	free(error);
 	free(text);
 }
