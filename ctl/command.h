@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 struct context;
+struct given;
 
 // What the global options and the environment say. Read-only once main() has parsed the command line.
 struct settings {
@@ -51,6 +52,7 @@ struct command {
 	const struct option_desc *options[3]; // arrays that end with .name NULL
 	int (*run)(struct context *);         // 0, or -1 after fail(). CONTROL: NULL for "send it as it is"
 	const char *control;                  // CONTROL: the switch's command, if not "noun/verb"; no --json is sent then
+	int (*ask)(const struct given *);     // CONTROL: does it and gives the exit status; NULL: control_run()
 	bool pages;                           // CONTROL: a list that may be long, which the switch gives in parts
 	bool bundle;                          // CONTROL: its answer goes into the support bundle; it wants no arguments
 	const char *bundle_option;            // but this one, there; of commands without a verb

@@ -19,6 +19,8 @@ void control_interrupted_by(int fd);
 int end_signals(void);
 // The answer comes as long as the user (or --count) wants. `noun`: the switch's NOUN/start, NOUN/read, NOUN/stop.
 int follow_run(const struct given *, const char *noun);
+// explain.c: takes a packet out of a capture file first, if it is in one.
+int explain_run(const struct given *);
 // support.c: asks all of them, and more.
 int support_run(const struct given *);
 

@@ -67,7 +67,7 @@ _weirctl() {
 		COMPREPLY=($(compgen -d -- "$cur"))
 		return 0
 		;;
-	--path | --ctl | -o | -w)
+	--path | --ctl | --pcap | -o | -w)
 		COMPREPLY=($(compgen -f -- "$cur"))
 		return 0
 		;;

@@ -40,6 +40,8 @@ static int run(const struct given *list, size_t n)
 			char *name = given_name(&list[i]);
 			die("'%s' asks the running switch: it can't be one of several commands", name);
 		}
+		if (list[i].command->ask)
+			return list[i].command->ask(&list[i]);
 		const char *control = list[i].command->control;
 		if (control && !strcmp(control, "trace/start"))
 			return follow_run(&list[i], "trace");

@@ -34,6 +34,8 @@ void config_free(struct config *c)
 		map_free(&p->external_ids);
 		free(p->trunks);
 		free(p->cvlans);
+		for (size_t a = 0; a < p->n_addresses; a++)
+			free(p->addresses[a].ip);
 		free(p->addresses);
 		free(p->error);
 	}

@@ -59,8 +59,16 @@ struct config_network {
 	char *error;             // NULL, or one sentence: the row can't be applied (reconcile may set it; malloc'ed)
 };
 
+struct config_ip {
+	bool v6;
+	uint8_t b[16]; // network order; IPv4: the first four
+};
+
+// A station that is at the port, and its IP addresses.
 struct config_address {
 	uint8_t mac[6];
+	struct config_ip *ip;
+	size_t n_ips;
 };
 
 struct config_port {

@@ -64,7 +64,7 @@ static void count_lost(struct worker *w, const struct rte_mbuf *m, uint16_t orig
 		count_drop(&pw->counts, reason);
 	if (likely(pw && w->drops))
 		drop_note(w->drops, pw->id, reason, row, m, w->now, w->now_ms);
-	if (PROBE_ON(drop))
+	if (PROBE_ON(drop) && !w->dry)
 		probe_drop(w, m, origin, reason);
 }
 
@@ -193,10 +193,9 @@ void worker_sent_same(struct worker *w, struct port_worker *out, uint16_t origin
 static void tx_dry(struct worker *w, struct rte_mbuf *m)
 {
 	struct pkt *p = pkt_of(m);
-	uint16_t why = w->probe ? w->probe(w, p->out) : 0;
 
-	if (why) {
-		worker_drop(w, m, why);
+	if (w->send_dry) {
+		w->send_dry(w, m);
 		return;
 	}
 	if (p->trace)

@@ -83,8 +83,8 @@ struct worker {
 	uint16_t tx_dirty[MAX_PORTS];
 	// Sends what pw->tx holds and sets tx_n, tx_same and tx_bytes to 0: each packet goes to worker_sent(), worker_drop() or a queue of the port's own.
 	void (*flush)(struct worker *, struct port_worker *);
-	// Of a dry worker: the reason for which port `id` would not take a packet now, or 0.
-	uint16_t (*probe)(struct worker *, uint16_t id);
+	// Of a dry worker: takes a packet that would leave by port p->out now; it goes to worker_sent(), worker_drop() or their like.
+	void (*send_dry)(struct worker *, struct rte_mbuf *);
 	// While `tracer` is set: which of n <= BURST packets that port `port` received are to be traced, a bit each; the traces of those go to t[].
 	uint32_t (*mark)(struct worker *, struct tracer *, uint16_t port, struct rte_mbuf **, unsigned n, struct trace **t);
 	struct tracer *tracer; // RCU, NULL: no trace is on

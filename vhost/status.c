@@ -169,6 +169,17 @@ static bool kicks_nothing(struct vhost_port *p)
 	return found;
 }
 
+int vhost_tx_room(struct vhost_port *p, uint16_t q)
+{
+	int room = -ENODEV;
+
+	pthread_mutex_lock(&p->dev_lock);
+	if (vhost_tx_enabled(p) >> q & 1)
+		room = vhost_queue_waiting(p, p->vid, 2 * q);
+	pthread_mutex_unlock(&p->dev_lock);
+	return room;
+}
+
 static bool no_buffers(struct vhost_port *p, uint64_t now)
 {
 	uint32_t on = vhost_tx_enabled(p);

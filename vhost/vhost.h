@@ -89,6 +89,8 @@ void vhost_share_pool(unsigned int workers); // main thread
 // Gives up to n packets to the guest on queue pair `q`; returns how many it took, always the first ones. Packets stay the caller's:
 // the caller frees what was taken too. Several workers may call it for one queue at once (the library's queue lock).
 uint16_t vhost_tx(struct vhost_port *, uint16_t q, struct rte_mbuf **, uint16_t n);
+// Whether the guest has posted receive buffers on queue pair `q`: 1, 0, or -errno: that can't be told now. Main thread.
+int vhost_tx_room(struct vhost_port *, uint16_t q);
 // Guest notifications (kicks) of guest -> switch queue q on or off. Returns 1 if packets are waiting (checked after switching
 // on; kicks are off again then), 0 if not and the worker may wait, -errno if the queue can't be armed: -ENODEV there is no
 // device or the queue is off, so nothing to wait for until hooks->changed(); -EAGAIN the guest's memory is just being

@@ -153,7 +153,8 @@ static void read_network(const struct weirrec_network *row, struct config_networ
 static void read_address(const char *text, struct config_port *port)
 {
 	const char *end = text + strcspn(text, " ");
-	uint8_t *mac = port->addresses[port->n_addresses].mac;
+	struct config_address *address = &port->addresses[port->n_addresses];
+	uint8_t *mac = address->mac;
 
 	if (!db_parse_mac(text, (size_t)(end - text), mac)) {
 		row_error(&port->error, xasprintf("addresses: \"%s\" doesn't begin with an Ethernet address", text));
@@ -165,16 +166,20 @@ static void read_address(const char *text, struct config_port *port)
 	}
 	for (const char *ip = end + strspn(end, " "); *ip; ip = end + strspn(end, " ")) {
 		char one[INET6_ADDRSTRLEN];
-		unsigned char addr[16];
+		struct config_ip addr = {.v6 = false};
 
 		end = ip + strcspn(ip, " ");
 		ovs_strlcpy(one, ip, MIN(sizeof one, (size_t)(end - ip) + 1));
 		if ((size_t)(end - ip) >= sizeof one ||
-		    (inet_pton(AF_INET, one, addr) != 1 && inet_pton(AF_INET6, one, addr) != 1)) {
+		    (inet_pton(AF_INET, one, addr.b) != 1 && !(addr.v6 = inet_pton(AF_INET6, one, addr.b) == 1))) {
 			row_error(&port->error, xasprintf("addresses: \"%.*s\" in \"%s\" is no IPv4 or IPv6 address",
 							  (int)(end - ip), ip, text));
+			free(address->ip);
+			*address = (struct config_address){.ip = NULL};
 			return;
 		}
+		address->ip = xrealloc(address->ip, (address->n_ips + 1) * sizeof *address->ip);
+		address->ip[address->n_ips++] = addr;
 	}
 	port->n_addresses++;
 }

@@ -1,166 +1,317 @@
-// explain: what would happen to a packet. The real stages on a worker that changes nothing.
+// explain: see explain.h; and the verb.
+#include "explain.h"
+#include "answer.h"
+#include "fdb.h"
+#include "neighbour.h"
+#include "sentence.h"
 #include "verbs.h"
-#include "clock.h"
-#include "compose.h"
-#include "egress.h"
-#include "forward.h"
-#include "port.h"
-#include "thread.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static struct worker *dry;
+// ---- packets
 
-static uint16_t probe(struct worker *w, uint16_t id)
+static int send(struct explanation *e, const struct dry_packet *packet, const uint8_t *frame, struct dry_overlay *overlay)
 {
-	const struct port *p = port_get(id);
+	struct dry_packet p = *packet;
 
-	if (!p)
-		return TX_REASON(NO_PORT);
-	return p->device && p->device->ops->tx_queues(p->device->dev) ? 0 : TX_REASON(DISCONNECTED);
+	e->frame = malloc(p.len ? p.len : 1);
+	if (!e->frame)
+		return -ENOMEM;
+	memcpy(e->frame, frame, p.len);
+	p.frame = e->frame;
+	e->len = p.len;
+	int rc = dry_send(&p, overlay, &e->run);
+	if (rc)
+		explain_free(e);
+	return rc;
 }
 
-static void no_flush(struct worker *w, struct port_worker *pw)
-{
-}
-
-// A frame in a chain of buffers. NULL: none to be had.
-static struct rte_mbuf *to_mbuf(const uint8_t *frame, unsigned len, struct rte_mempool *pool)
-{
-	struct rte_mbuf *m = rte_pktmbuf_alloc(pool), *last = m;
-
-	for (unsigned at = 0; m && at < len;) {
-		unsigned n = len - at < PKT_BUF_SIZE ? len - at : PKT_BUF_SIZE;
-
-		if (at) {
-			struct rte_mbuf *more = rte_pktmbuf_alloc(pool);
-
-			if (!more) {
-				rte_pktmbuf_free(m);
-				return NULL;
-			}
-			last->next = more;
-			last = more;
-			m->nb_segs++;
-		}
-		memcpy(rte_pktmbuf_mtod(last, void *), frame + at, n);
-		last->data_len = (uint16_t)n;
-		at += n;
-	}
-	if (m)
-		m->pkt_len = len;
-	return m;
-}
-
-struct finished {
-	bool done;
-};
-
-static void trace_done(struct trace *t, void *arg)
-{
-	((struct finished *)arg)->done = true;
-}
-
-// Fills in what the description may leave out: an address that nobody else has, and everybody as the destination.
-static void defaults_for(const struct port *p, struct compose_defaults *d)
-{
-	static const uint8_t somebody[6] = {0x02, 0, 0, 0, 0, 0x01};
-
-	memcpy(d->dl_src, somebody, 6);
-	d->dl_src[4] = (uint8_t)(p->id >> 8);
-	d->dl_src[5] = (uint8_t)p->id;
-	memset(d->dl_dst, 0xff, 6);
-}
-
-static char *explain(const struct port *p, const char *text, bool json, char **error)
+int explain_packet(const struct explain_request *r, struct dry_overlay *overlay, struct explanation *e, char **error)
 {
 	static uint8_t frame[COMPOSE_MAX]; // one main thread
-	struct compose_defaults d;
-	struct effect overlay[EFFECTS_MAX];
-	uint8_t n_overlay = 0;
-	struct finished f = {false};
+	struct compose_defaults d = {.fill = assume_fill, .arg = &e->assumed};
 
-	defaults_for(p, &d);
-	int len = compose(text, &d, frame, error);
+	memset(e, 0, sizeof *e);
+	e->assumed.port = r->port;
+	int len = compose(r->text, &d, frame, error);
 	if (len < 0)
-		return NULL;
-	dry->pool = thread_pool(-1);
-	dry->now = clock_ns();
-	dry->now_ms = (uint32_t)(dry->now / 1000000);
-	struct rte_mbuf *m = dry->pool ? to_mbuf(frame, (unsigned)len, dry->pool) : NULL;
-	struct trace *t = calloc(1, sizeof *t);
-	if (!m || !t) {
-		rte_pktmbuf_free(m);
-		free(t);
-		return NULL;
-	}
-	*t = (struct trace){.done = trace_done, .arg = &f, .refs = 1, .in_port = p->id, .start = rte_rdtsc()};
-	memset(pkt_of(m), 0, sizeof(struct pkt));
-	pkt_of(m)->trace = t;
-	pkt_of(m)->rx_tsc = t->start;
-	forward_explain(dry, p->id, m, overlay, &n_overlay);
-	worker_publish(dry);
-	struct buf b = {0};
-	if (json) {
-		json_t *steps = trace_json(t, 0);
-		json_t *all = json_pack("{s:s, s:i, s:o}", "port", p->name, "bytes", len, "steps", steps);
-		char *dump = json_dumps(all, JSON_COMPACT);
-
-		buf_add(&b, "%s\n", dump ? dump : "");
-		free(dump);
-		json_decref(all);
-	} else {
-		buf_add(&b, "%d bytes on port %s:\n", len, p->name);
-		trace_format(t, &b, false, 0);
-	}
-	free(t);
-	return b.text;
+		return len;
+	struct dry_packet p = {.port = r->port->id, .len = (unsigned)len, .csum = r->csum || r->mss, .mss = r->mss};
+	return send(e, &p, frame, overlay);
 }
 
-static void explain_verb(struct control_request *r, int argc, const char *argv[], void *aux)
+// Which of the copies reaches who is meant: the one for the port where the switch knows the address.
+static const struct dry_out *reached(const struct explanation *e, uint16_t network, const struct neighbour *who)
 {
-	bool json = verbs_take_json(&argc, argv);
-	char *error = NULL;
-	const char *port = verbs_take_option(&argc, argv, "port", &error);
-	const struct port *p = port ? port_find(port) : NULL;
-	struct buf text = {0};
+	struct fdb_entry at;
 
-	for (int i = 1; i < argc; i++)
-		buf_add(&text, "%s%s", i > 1 ? " " : "", argv[i]);
-	char *answer = NULL;
-	if (error) {
-		verbs_refuse(r, "%s", error);
-	} else if (!port) {
-		verbs_refuse(r, "say on which port the packet comes in: explain --port PORT MATCH");
-	} else if (!p) {
-		verbs_refuse(r, "there is no port %s", port);
-	} else if (!text.len) {
-		verbs_refuse(r, "say which packet: fields such as tcp,nw_dst=10.0.0.7,tp_dst=443, or its bytes in hexadecimal");
-	} else {
-		answer = explain(p, text.text, json, &error);
-		if (answer)
-			control_reply(r, answer);
-		else
-			verbs_refuse(r, "%s", error ? error : "out of memory");
+	for (unsigned i = 0; i < e->run.n_out; i++) {
+		const struct dry_out *o = &e->run.out[i];
+		bool known = o->len >= 6 && fdb_lookup(fdb_key(network, o->bytes), &at);
+
+		if (who ? who->port == o->port : known && at.port == o->port)
+			return o;
 	}
-	free(answer);
+	return e->run.n_out ? &e->run.out[0] : NULL;
+}
+
+int explain_answer(const struct explanation *to, struct dry_overlay *overlay, struct explanation *e, char **error)
+{
+	static uint8_t frame[COMPOSE_MAX];
+	uint16_t network = to->run.decision.network;
+	const struct neighbour *who = NULL;
+	uint8_t ip[16], mac[6];
+	bool v6;
+
+	memset(e, 0, sizeof *e);
+	*error = NULL;
+	if (to->run.n_out && answer_from(to->run.out[0].bytes, to->run.out[0].len, &v6, ip))
+		who = neighbour_find(network, v6, ip, NULL);
+	const struct dry_out *o = reached(to, network, who);
+	const struct port *port = o ? port_get(o->port) : NULL;
+	if (!port)
+		return sentence_fail(-ENOENT, error, "the packet reaches nobody");
+	e->assumed.port = port;
+	e->assumed.network = network;
+	enum assume_station kind = STATION_STATIC;
+	if (who && who->port == port->id)
+		memcpy(mac, who->mac, 6);
+	else
+		kind = assume_station(network, port->id, mac);
+	unsigned ports = dry_ports(&to->run);
+	if (ports > 1)
+		assume_say(&e->assumed, "of the %u ports that get it, %.63s has who answers", ports, port->name);
+	if ((o->bytes[0] & 1) && kind == STATION_MADE_UP)
+		assume_say(&e->assumed, "the address of who answers is made up, as none is known on port %.63s", port->name);
+	int len = answer(o->bytes, o->len, mac, frame, error);
+	if (len < 0)
+		return *error ? -ENOENT : len;
+	struct dry_packet p = {.port = port->id, .len = (unsigned)len};
+	return send(e, &p, frame, overlay);
+}
+
+void explain_free(struct explanation *e)
+{
+	free(e->frame);
+	e->frame = NULL;
+	dry_free(&e->run);
+}
+
+// ---- what is shown
+
+static const char *name_of(uint16_t port)
+{
+	const struct port *p = port_get(port);
+
+	return p ? p->name : "?";
+}
+
+// Why the device of a port takes nothing, in the port's own words. "": nothing is known to be wrong.
+static void problem_of(uint16_t id, struct port_state *s)
+{
+	const struct port *p = id ? port_get(id) : NULL;
+
+	memset(s, 0, sizeof *s);
+	if (p && p->device)
+		p->device->ops->state(p->device->dev, s);
+	else if (p && p->error)
+		snprintf(s->problem, sizeof s->problem, "%s", p->error);
+}
+
+static bool is_of_egress(const struct dry_drop *d)
+{
+	return d->port && !strcmp(reason_get(d->reason)->module, "tx");
+}
+
+static void add_hex(struct buf *b, const uint8_t *bytes, uint32_t n)
+{
+	static const char digits[] = "0123456789abcdef";
+	char part[129];
+
+	for (uint32_t at = 0; at < n;) {
+		unsigned k = 0;
+
+		for (; at < n && k < 128; at++) {
+			part[k++] = digits[bytes[at] >> 4];
+			part[k++] = digits[bytes[at] & 15];
+		}
+		part[k] = '\0';
+		buf_add(b, "%s", part);
+	}
+}
+
+static void format_text(const struct explanation *e, bool hex, struct buf *b)
+{
+	const struct dry_run *r = &e->run;
+	struct port_state s;
+
+	buf_add(b, "%u bytes on port %s:\n", e->len, e->assumed.port->name);
+	for (unsigned i = 0; i < e->assumed.n; i++)
+		buf_add(b, "  %-10s %s\n", "assumed", e->assumed.said[i]);
+	trace_format(r->trace, b, false, 0);
+	for (unsigned i = 0; i < r->n_drop; i++) {
+		problem_of(is_of_egress(&r->drop[i]) ? r->drop[i].port : 0, &s);
+		if (s.problem[0])
+			buf_add(b, "  %-10s %s: %s\n", "port", name_of(r->drop[i].port), s.problem);
+	}
+	for (unsigned i = 0; i < r->n_out; i++) {
+		const struct dry_out *o = &r->out[i];
+
+		if (o->mss)
+			buf_add(b, "  %-10s %s: to be cut into segments of %u bytes there, each with its checksum\n", "offload",
+				name_of(o->port), o->mss);
+		else if (o->csum)
+			buf_add(b, "  %-10s %s: the checksum is left to it\n", "offload", name_of(o->port));
+		if (!hex)
+			continue;
+		buf_add(b, "  %-10s %s, %u bytes: ", "bytes", name_of(o->port), o->len);
+		add_hex(b, o->bytes, o->len);
+		buf_add(b, "\n");
+	}
+}
+
+static json_t *json_out(const struct dry_out *o)
+{
+	struct buf hex = {0};
+
+	add_hex(&hex, o->bytes, o->len);
+	json_t *j = json_pack("{s:s, s:i, s:i, s:s, s:b, s:i}", "port", name_of(o->port), "queue", o->queue, "length",
+			      (int)o->len, "hex", hex.text ? hex.text : "", "checksum_left", o->csum, "segment_size", o->mss);
+	free(hex.text);
+	return j;
+}
+
+static json_t *json_drop(const struct dry_drop *d)
+{
+	const struct reason *r = reason_get(d->reason);
+	struct port_state s;
+
+	problem_of(is_of_egress(d) ? d->port : 0, &s);
+	return json_pack("{s:s+++, s:s, s:s?, s:s?}", "reason", r->module, ".", r->name, "", "text", r->text, "port",
+			 is_of_egress(d) ? name_of(d->port) : NULL, "problem", s.problem[0] ? s.problem : NULL);
+}
+
+static json_t *to_json(const struct explanation *e)
+{
+	json_t *said = json_array(), *out = json_array(), *drops = json_array();
+
+	for (unsigned i = 0; i < e->assumed.n; i++)
+		json_array_append_new(said, json_string(e->assumed.said[i]));
+	for (unsigned i = 0; i < e->run.n_out; i++)
+		json_array_append_new(out, json_out(&e->run.out[i]));
+	for (unsigned i = 0; i < e->run.n_drop; i++)
+		json_array_append_new(drops, json_drop(&e->run.drop[i]));
+	return json_pack("{s:s, s:i, s:o, s:o, s:o, s:o}", "port", e->assumed.port->name, "bytes", (int)e->len, "assumed", said,
+			 "steps", trace_json(e->run.trace, 0), "out", out, "drops", drops);
+}
+
+// ---- the verb
+
+struct wanted {
+	struct explain_request r;
+	bool json, hex, reply;
+};
+
+static int run(const struct wanted *w, struct buf *b, char **error)
+{
+	struct dry_overlay overlay = {.n = 0};
+	struct explanation e, back;
+	json_t *all = NULL;
+	int rc = explain_packet(&w->r, &overlay, &e, error);
+
+	if (rc)
+		return rc;
+	if (w->json)
+		all = to_json(&e);
+	else
+		format_text(&e, w->hex, b);
+	rc = w->reply ? explain_answer(&e, &overlay, &back, error) : 0;
+	if (w->reply && !rc) {
+		if (w->json) {
+			json_object_set_new(all, "reply", to_json(&back));
+		} else {
+			buf_add(b, "The answer: ");
+			format_text(&back, w->hex, b);
+		}
+		explain_free(&back);
+	} else if (rc == -ENOENT) {
+		if (w->json)
+			json_object_set_new(all, "no_reply", json_string(*error));
+		else
+			buf_add(b, "No answer: %s.\n", *error);
+		free(*error);
+		*error = NULL;
+		rc = 0;
+	}
+	if (all) {
+		char *dump = json_dumps(all, JSON_COMPACT);
+
+		buf_add(b, "%s\n", dump ? dump : "");
+		free(dump);
+		json_decref(all);
+	}
+	explain_free(&e);
+	return rc;
+}
+
+static void read_arguments(struct wanted *w, int argc, const char *argv[], struct buf *text, char **error)
+{
+	const char *port, *tso;
+	char *end;
+
+	w->json = verbs_take_json(&argc, argv);
+	w->hex = verbs_take_flag(&argc, argv, "hex");
+	w->reply = verbs_take_flag(&argc, argv, "reply");
+	w->r.csum = verbs_take_flag(&argc, argv, "csum");
+	port = verbs_take_option(&argc, argv, "port", error);
+	tso = *error ? NULL : verbs_take_option(&argc, argv, "tso", error);
+	if (*error)
+		return;
+	unsigned long mss = tso ? strtoul(tso, &end, 10) : 0;
+	for (int i = 1; i < argc; i++) {
+		if (!strncmp(argv[i], "--", 2) && !*error)
+			sentence_set(error, "explain doesn't know %s: it takes --port, --reply, --hex, --csum and --tso",
+				     argv[i]);
+		buf_add(text, "%s%s", i > 1 ? " " : "", argv[i]);
+	}
+	w->r.text = text->text;
+	w->r.port = port ? port_find(port) : NULL;
+	w->r.mss = (uint16_t)mss;
+	if (*error)
+		return;
+	if (tso && (*end || !*tso || !mss || mss > UINT16_MAX))
+		sentence_set(error, "--tso wants the size of a segment in bytes, not \"%s\"", tso);
+	else if (!port)
+		sentence_set(error, "say on which port the packet comes in: explain --port PORT MATCH");
+	else if (!w->r.port)
+		sentence_set(error, "there is no port %s", port);
+	else if (!text->len)
+		sentence_set(error,
+			     "say which packet: fields such as tcp,nw_dst=10.0.0.7,tp_dst=443, or its bytes in hexadecimal");
+}
+
+static void explain_verb(struct control_request *request, int argc, const char *argv[], void *aux)
+{
+	struct wanted w = {.json = false};
+	struct buf text = {0}, b = {0};
+	char *error = NULL;
+
+	read_arguments(&w, argc, argv, &text, &error);
+	int rc = error ? -EINVAL : run(&w, &b, &error);
+	if (rc)
+		verbs_refuse(request, "%s", error ? error : "out of memory");
+	else
+		control_reply(request, b.text ? b.text : "");
 	free(error);
 	free(text.text);
+	free(b.text);
 }
 
 int explain_init(void)
 {
-	dry = calloc(1, sizeof *dry);
-	if (!dry)
-		return -ENOMEM;
-	dry->id = MAX_WORKERS - 1; // only names a place in meters, which a dry worker doesn't take
-	dry->dry = true;
-	dry->probe = probe;
-	dry->flush = no_flush;
-	dry->port[0] = (struct port_worker *)(void *)lane_create(0, NULL, SOCKET_ID_ANY);
-	control_register("explain", "[--json] --port PORT MATCH|HEX", 1, 64, explain_verb, NULL);
-	return dry->port[0] ? 0 : -ENOMEM;
+	control_register("explain", "[--json] [--reply] [--hex] [--csum] [--tso SIZE] --port PORT MATCH|HEX", 1, 64,
+			 explain_verb, NULL);
+	return dry_init();
 }

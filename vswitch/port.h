@@ -72,6 +72,7 @@ struct port_ops {
 	// The port's row is gone for good: what the device kept on disk goes too. May be NULL.
 	void (*forget)(const char *rundir, const char *name);
 	void (*state)(void *dev, struct port_state *);
+	int (*room)(void *dev, uint16_t q);  // would queue q take a packet now: 1, 0, < 0 not known. May be NULL: not known
 	int (*rx_fd)(void *dev, uint16_t q); // becomes readable when packets come after rx_arm(); -1: there is none
 	// Workers from here on.
 	uint32_t (*rx_queues)(void *dev); // bit q: queue q can be polled

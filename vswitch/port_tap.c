@@ -166,6 +166,16 @@ static void state_of(void *dev, struct port_state *s)
 	kernel_link_dropped(t->index, &s->loss[LOSS_TX_KERNEL], &s->loss[LOSS_RX_KERNEL]);
 }
 
+// The kernel takes nothing on an interface that is down.
+static int room(void *dev, uint16_t q)
+{
+	struct ifreq r = {0};
+
+	if (ask_kernel(((const struct tap *)dev)->name, SIOCGIFFLAGS, &r))
+		return -ENODEV;
+	return (r.ifr_flags & IFF_UP) != 0;
+}
+
 static int rx_fd(void *dev, uint16_t q)
 {
 	return ((struct tap *)dev)->queue[q].fd;
@@ -271,6 +281,7 @@ const struct port_ops port_ops_tap = {
 	.reconfigure = reconfigure_tap,
 	.close = close_tap,
 	.state = state_of,
+	.room = room,
 	.rx_fd = rx_fd,
 	.rx_queues = rx_queues,
 	.tx_queues = tx_queues,

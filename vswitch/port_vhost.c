@@ -128,6 +128,11 @@ static void state_of(void *dev, struct port_state *s)
 		add(s, "refused", "%u", v.refused);
 }
 
+static int room(void *dev, uint16_t q)
+{
+	return vhost_tx_room(dev, q);
+}
+
 static int rx_fd(void *dev, uint16_t q)
 {
 	return vhost_rx_fd(dev, q);
@@ -179,6 +184,7 @@ const struct port_ops port_ops_vhost = {
 	.close = close_port,
 	.forget = forget_port,
 	.state = state_of,
+	.room = room,
 	.rx_fd = rx_fd,
 	.rx_queues = rx_queues,
 	.tx_queues = tx_queues,

@@ -2,7 +2,7 @@
 
 import random
 
-from scapy.all import (ARP, BOOTP, DHCP, DNS, GRE, ICMP, IP, LLC, SCTP, SNAP, STP, TCP, UDP, VXLAN, Dot3, Ether, ICMPv6EchoRequest, ICMPv6ND_NS,
+from scapy.all import (ARP, BOOTP, DHCP, DNS, GRE, ICMP, IP, LLC, SCTP, SNAP, STP, TCP, UDP, VXLAN, Dot1Q, Dot3, Ether, ICMPv6EchoRequest, ICMPv6ND_NS,
                        IPOption_NOP, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, Raw, fragment, raw)
 
 from net import BROADCAST, mac
@@ -53,6 +53,33 @@ def malformed(data, dice):
         at = dice.randrange(12, min(len(data) - 1, 70))
         data[at:at + 2] = dice.choice([b"\0\0", b"\xff\xff", b"\0\1", b"\x7f\xff"])
     return bytes(data).ljust(20, b"\0")
+
+
+def wrong():
+    """(reason of the parser, frame): each kind of malformed frame, and each place where one can end too early."""
+    e = Ether(src=mac(1), dst=mac(2))
+    v4, v6 = IP(src="10.0.0.1", dst="10.0.0.2"), IPv6(src="fd00::1", dst="fd00::2")
+    options = IPv6ExtHdrDestOpt()
+    for _ in range(16):
+        options /= IPv6ExtHdrDestOpt()
+    for reason, packet, end in [
+            ("RUNT", e / Raw(), 13), ("VLAN", e / Dot1Q(vlan=5) / Raw(), 17), ("VLAN", e / Dot1Q(vlan=5) / Dot1Q(vlan=6) / Raw(), 19),
+            ("ARP", e / ARP(hwtype=6), 60), ("ARP", e / ARP(plen=16), 60), ("ARP", e / ARP(), 41),
+            ("IPV4_HEADER", e / IP(version=5) / UDP(), 60), ("IPV4_HEADER", e / IP(ihl=4) / UDP(), 60), ("IPV4_HEADER", e / v4 / UDP(), 33),
+            ("IPV4_HEADER", e / IP(ihl=15, len=60) / UDP(), 50),
+            ("IPV4_LENGTH", e / IP(len=19) / UDP(), 60), ("IPV4_LENGTH", e / IP(len=2000) / UDP(), 60), ("IPV4_LENGTH", e / v4 / UDP() / Raw(bytes(100)), 120),
+            ("IPV6_HEADER", e / IPv6(version=4) / UDP(), 80), ("IPV6_HEADER", e / v6 / UDP(), 53),
+            ("IPV6_LENGTH", e / IPv6(plen=5000) / UDP(), 80), ("IPV6_LENGTH", e / v6 / UDP() / Raw(bytes(100)), 130),
+            ("IPV6_EXT", e / v6 / options / UDP(), 300), ("IPV6_EXT", e / IPv6(nh=60, plen=4) / Raw(bytes(4)), 58),
+            ("TCP", e / v4 / TCP(dataofs=4), 60), ("TCP", e / v4 / TCP(dataofs=15), 60), ("TCP", e / IP(proto=6) / Raw(bytes(19)), 60),
+            ("TCP", e / IPv6(nh=6) / Raw(bytes(10)), 80), ("UDP", e / v4 / UDP(len=7), 60), ("UDP", e / v4 / UDP(len=2000), 60),
+            ("UDP", e / IP(proto=17) / Raw(bytes(7)), 60), ("SCTP", e / IP(proto=132) / Raw(bytes(11)), 60), ("ICMP", e / IP(proto=1) / Raw(bytes(7)), 60),
+            ("ICMP", e / IPv6(nh=58) / Raw(bytes(3)), 57)]:
+        yield reason, raw(packet).ljust(end, b"\0")[:end]
+
+
+WRONG = list(wrong())
+PARSE_REASONS = {reason for reason, _ in WRONG} | {"GSO", "CSUM"}
 
 
 def corpus(seed, sources, destinations, vlans=()):

@@ -360,7 +360,7 @@ def steps(text):
         words = line.split()
         while len(words) > 2 and words[1] == "ns":
             words = words[2:]
-        if words[0] in ("flow", "(more"):
+        if words[0] in ("flow", "(more", "assumed", "port", "offload", "bytes"):  # the last four: what only explain has
             continue
         text = " ".join(words[1:])
         if ", seen " in text:  # the age of an entry

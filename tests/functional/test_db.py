@@ -97,7 +97,7 @@ def test_every_column(server, dump):
                    "forward_bpdu": True, "ageing": 0, "mac_limit": 10, "flap_threshold": 0, "flap_window": 3, "flap_hold": 4,
                    "error": None}
     assert set(t1.pop("trunks")) == {red, blue}
-    assert sorted(t1.pop("addresses")) == [MAC, "52:54:00:00:00:0a"]
+    assert sorted(t1.pop("addresses")) == [MAC, "52:54:00:00:00:0a 10.0.0.1 fd00::1"]
     assert t1 == {"row": port, "name": "t1", "type": "tap", "options": {"iface": "eth9", "queues": "2"},
                   "other_config": {"rxq-affinity": "0:1,1:2", "more": "x"}, "external_ids": {"owner": "me"}, "enabled": False,
                   "network": red, "vlan_mode": "native-untagged", "cvlans": [], "mtu": 1400, "isolated": True, "mac_limit": 3,

@@ -14,6 +14,7 @@
 #include "control.h"
 #include "db.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -83,6 +84,22 @@ static json_t *rate_json(const struct config_rate *r)
 	return json_pack("[I,I]", (json_int_t)r->pps, (json_int_t)r->burst);
 }
 
+// "MAC IP...", as in the row.
+static json_t *address_json(const struct config_address *a)
+{
+	json_t *mac = mac_json(a->mac);
+	char text[512];
+	size_t n = (size_t)snprintf(text, sizeof text, "%s", json_string_value(mac));
+
+	json_decref(mac);
+	for (size_t i = 0; i < a->n_ips && n < sizeof text - INET6_ADDRSTRLEN - 1; i++) {
+		text[n++] = ' ';
+		inet_ntop(a->ip[i].v6 ? AF_INET6 : AF_INET, a->ip[i].b, text + n, INET6_ADDRSTRLEN);
+		n += strlen(text + n);
+	}
+	return json_string(text);
+}
+
 static json_t *port_json(const struct config_port *p)
 {
 	static const char *const modes[] = {"access", "trunk", "native-tagged", "native-untagged", "dot1q-tunnel"};
@@ -93,7 +110,7 @@ static json_t *port_json(const struct config_port *p)
 	for (size_t i = 0; i < p->n_cvlans; i++)
 		json_array_append_new(cvlans, json_integer(p->cvlans[i]));
 	for (size_t i = 0; i < p->n_addresses; i++)
-		json_array_append_new(addresses, mac_json(p->addresses[i].mac));
+		json_array_append_new(addresses, address_json(&p->addresses[i]));
 	return json_pack("{so ss ss so so so sb so ss so so so si sb si so so so so}", "row", row_json(&p->row), "name",
 			 p->name, "type", p->type, "options", map_json(&p->options), "other_config", map_json(&p->other_config),
 			 "external_ids", map_json(&p->external_ids), "enabled", p->enabled, "network", row_json(&p->network),

@@ -372,7 +372,7 @@ static void do_tx(struct port *p, char *words)
 	queue = (word = strtok_r(words, " ", &save)) ? strtoul(word, NULL, 10) : QUEUES;
 	if ((word = strtok_r(NULL, " ", &save)))
 		length = parse_hex(word, bytes, sizeof(bytes));
-	if (queue >= p->used || length < 14) {
+	if (queue >= p->used || length < 1) {
 		printf("error tx PORT QUEUE HEX: no such queue or not a frame\n");
 		return;
 	}

@@ -423,6 +423,7 @@ static void read_mac(const char *s, uint8_t mac[6])
 void lab_address(struct config_port *p, const char *mac)
 {
 	p->addresses = realloc(p->addresses, (p->n_addresses + 1) * sizeof *p->addresses);
+	p->addresses[p->n_addresses] = (struct config_address){.ip = NULL};
 	read_mac(mac, p->addresses[p->n_addresses++].mac);
 }
 
