@@ -251,6 +251,8 @@ const struct command commands[] = {
 	 .help = "print all counters as OpenMetrics, or in Prometheus' older text format"},
 	{"explain", NULL, "--port PORT [--reply] [--hex] [--csum] [--tso BYTES] MATCH|HEX|--pcap FILE [--packet N]", 1, ANY_NUMBER, CONTROL, .ask = explain_run,
 	 .help = "say what would happen to a packet, stage by stage, and with --reply to the packet that answers it"},
+	{"why", NULL, "[--port PORT] MATCH|HEX", 1, ANY_NUMBER, CONTROL,
+	 .help = "say in a few lines why packets like this one don't arrive, or that they do"},
 	{"trace", NULL, "[--port PORT] [--filter EXPRESSION] [--count N] [--sample 1/N]", 0, ANY_NUMBER, CONTROL, .control = "trace/start",
 	 .help = "show what happens to packets, until Ctrl-C"},
 	{"capture", NULL,

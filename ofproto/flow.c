@@ -748,3 +748,27 @@ bool flow_table_read(const struct flow_table *t, uint32_t i, struct flow_view *v
 	}
 	return false;
 }
+
+static bool may_be_of(const struct flow_key *k, const struct flow_key *value, const struct flow_key *mask)
+{
+	const struct profile *pr = profile_get(k->profile);
+	const key_word *a = (const key_word *)(const void *)k, *b = (const key_word *)(const void *)value, *m = (const key_word *)(const void *)mask,
+		       *p = (const key_word *)(const void *)&pr->mask;
+
+	for (unsigned i = 0; i < key_len(pr, k->ethertype) / 8; i++)
+		if ((a[i] ^ b[i]) & m[i] & p[i])
+			return false;
+	return true;
+}
+
+bool flow_table_match(const struct flow_table *t, const struct flow_key *value, const struct flow_key *mask, uint32_t *index, struct flow_view *v)
+{
+	for (uint32_t high = flow_table_high(t); *index < high;) {
+		uint32_t i = (*index)++;
+
+		// A look at what may be changing just now keeps most of them from being read with care.
+		if (may_be_of(&t->record[i].key, value, mask) && flow_table_read(t, i, v) && may_be_of(&v->key, value, mask))
+			return true;
+	}
+	return false;
+}

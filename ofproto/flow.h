@@ -124,6 +124,9 @@ struct flow_view {
 };
 bool flow_table_read(const struct flow_table *, uint32_t index, struct flow_view *);
 uint32_t flow_table_high(const struct flow_table *);
+// The next flow from *index on, which is moved behind it, that packets with these fields (value, where mask has bits) may belong to: a field that its profile
+// leaves out counts as equal. False: there is none. Main thread, while the worker goes on.
+bool flow_table_match(const struct flow_table *, const struct flow_key *value, const struct flow_key *mask, uint32_t *index, struct flow_view *);
 // A hint at the price of one cache line: the ingress port of record `index` < flow_table_high(), or of the flow that was there before.
 uint16_t flow_table_port(const struct flow_table *, uint32_t index);
 

@@ -1,4 +1,5 @@
-// cache: the verbs of cached flows.
+// cache: the verbs of cached flows, see cache.h.
+#include "cache.h"
 #include "clock.h"
 #include "pages.h"
 #include "parse.h"
@@ -49,7 +50,7 @@ static const char *port_name(uint16_t id)
 	return p ? p->name : "?";
 }
 
-static void format_actions(struct buf *b, const struct flow *f)
+void cache_format_actions(struct buf *b, const struct flow *f)
 {
 	const struct network *net = network_get(f->network);
 
@@ -80,7 +81,7 @@ static void format_actions(struct buf *b, const struct flow *f)
 	}
 }
 
-static void format_because(struct buf *b, const struct flow_cold *c)
+void cache_format_because(struct buf *b, const struct flow_cold *c)
 {
 	for (unsigned i = 0; i < c->n_prov; i++) {
 		const struct row_info *r = row_get(c->prov_row[i]);
@@ -97,8 +98,8 @@ static void list_flow(struct listing *l, unsigned worker, uint32_t index, const 
 	uint32_t idle = now_ms - v->flow.used_ms;
 
 	format_key(&key, &v->key, profile_get(v->key.profile));
-	format_actions(&actions, &v->flow);
-	format_because(&because, &v->cold);
+	cache_format_actions(&actions, &v->flow);
+	cache_format_because(&because, &v->cold);
 	listing_row(l);
 	listing_uint(l, worker);
 	listing_uint(l, index);

@@ -476,6 +476,7 @@ int main(int argc, char *argv[])
 	capture_init(o.rundir, ring_main);
 	if (explain_init())
 		die("out of memory");
+	why_init();
 	log_event('i', "main", LOG_FIELDS({"version", WEIR_VERSION}, {"host", o.host}, {"database", o.db}, {"control", path}), "weir-vswitchd runs");
 	main_loop(db, signal_fd);
 	log_line('i', "main", "weir-vswitchd ends");

@@ -19,6 +19,7 @@ void ledger_run(long long now_ms); // keeps what the counters were, once a secon
 void ledger_end(void);
 // Of explain.c and tracer.c.
 int explain_init(void);
+void why_init(void);
 void tracer_init(void);
 // Of log_verbs.c.
 void log_verbs_init(void);

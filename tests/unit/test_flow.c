@@ -385,6 +385,48 @@ static void decisions(void **state)
 	assert_int_equal(v.cold.created_ms, 300);
 }
 
+static unsigned matching(const struct flow_key *value, const struct flow_key *mask, uint32_t *last)
+{
+	struct flow_view v;
+	uint32_t at = 0;
+	unsigned n = 0;
+
+	while (flow_table_match(table, value, mask, &at, &v)) {
+		*last = (uint32_t)v.flow.packets;
+		n++;
+	}
+	return n;
+}
+
+// Who asks says some fields; flows of a profile that doesn't look at one of them are for every value of it.
+static void found_by_some_fields(void **state)
+{
+	uint16_t fine = profile_intern(KEY_BIT(NW_PROTO) | KEY_BIT(TP_DST));
+	struct flow_key value = {.port = 3, .ethertype = 8}, mask = {.port = 0xffff, .ethertype = 0xffff};
+	uint32_t last;
+
+	create(4096, 4);
+	for (uint16_t i = 0; i < 40; i++) {
+		struct flow_key k = {.port = (uint16_t)(1 + i % 4), .ethertype = 8, .profile = i < 20 ? fine : 0, .proto = i < 20 ? 6 : 0, .dport = i < 20 ? i : 0, .src = {(uint8_t)i}};
+		unsigned len = key_len(profile_get(k.profile), k.ethertype);
+
+		flow_table_insert(table, &k, len, key_hash(&k, len), 1)->packets = i;
+	}
+	assert_int_equal(matching(&value, &mask, &last), 10);
+	value.dport = 6;
+	mask.dport = 0xffff;
+	assert_int_equal(matching(&value, &mask, &last), 1 + 5); // the one, and those that are not kept apart by it
+	value.proto = 17;
+	mask.proto = 0xff;
+	assert_int_equal(matching(&value, &mask, &last), 5);
+	value.src[0] = 22;
+	mask.src[0] = 0xff;
+	assert_int_equal(matching(&value, &mask, &last), 1);
+	assert_int_equal(last, 22);
+	value.port = 9;
+	assert_int_equal(matching(&value, &mask, &last), 0);
+}
+
 static bool stop;
 
 struct reader {
@@ -582,6 +624,7 @@ int main(void)
 		cmocka_unit_test_teardown(the_limit_can_change, teardown),
 		cmocka_unit_test_teardown(expires, teardown),
 		cmocka_unit_test_teardown(decisions, teardown),
+		cmocka_unit_test_teardown(found_by_some_fields, teardown),
 		cmocka_unit_test_teardown(read_while_it_changes, teardown),
 		cmocka_unit_test_teardown(ends_are_noted, teardown),
 		cmocka_unit_test_teardown(making_room_is_an_end, teardown),

@@ -1,0 +1,387 @@
+// why_checks: what is asked of packets that don't arrive, see why.h.
+#include "why.h"
+#include "cache.h"
+#include "clock.h"
+#include "drop.h"
+#include "fdb.h"
+#include "neighbour.h"
+#include "reconcile.h"
+#include "thread.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *name_of(uint16_t port)
+{
+	const struct port *p = port_get(port);
+
+	return p ? p->name : "that is gone";
+}
+
+// ---- ports
+
+static enum why_state look_at_port(const struct port *p, struct buf *b)
+{
+	const char *error = reconcile_port_error(&p->row);
+	const struct lport *lp = lport_get(p->id);
+	struct port_state s;
+
+	memset(&s, 0, sizeof s);
+	if (p->device)
+		p->device->ops->state(p->device->dev, &s);
+	buf_add(b, "port %s: ", p->name);
+	if (error || p->error)
+		buf_add(b, "%s", error ? error : p->error);
+	else if (!lp)
+		buf_add(b, "it is not configured yet");
+	else if (!lp->enabled)
+		buf_add(b, "it is disabled");
+	else if (s.problem[0])
+		buf_add(b, "%s", s.problem);
+	else if (!p->device || !s.link_up)
+		buf_add(b, "its link is down");
+	else if (p->device->ops->room && p->device->ops->room(p->device->dev, 0) == 0)
+		buf_add(b, p->device->ops->guest ? "its guest has no receive buffers posted at this moment"
+						 : "its device takes no packets");
+	else
+		return WHY_OK;
+	return WHY_PROBLEM;
+}
+
+static enum why_state check_ingress(const struct why *y, struct buf *b)
+{
+	struct counts c = {0};
+	enum why_state s = look_at_port(y->in, b);
+
+	if (s != WHY_OK)
+		return s;
+	port_counts(y->in, &c);
+	if (!c.c[COUNT_RX]) {
+		buf_add(b, "its link is up, but no packet has come in by it yet");
+		return WHY_UNKNOWN;
+	}
+	buf_add(b, "link up, %llu packets received", (unsigned long long)c.c[COUNT_RX]);
+	return WHY_OK;
+}
+
+static enum why_state check_egress(const struct why *y, struct buf *b)
+{
+	struct counts c = {0};
+
+	if (!y->out) {
+		unsigned n = dry_ports(&y->e.run);
+
+		if (!n)
+			buf_add(b, "the packet doesn't get as far as a port");
+		else
+			buf_add(b, "it is sent to %u ports, as it is not known which is the right one", n);
+		return WHY_UNKNOWN;
+	}
+	enum why_state s = look_at_port(y->out, b);
+	if (s != WHY_OK)
+		return s;
+	port_counts(y->out, &c);
+	buf_add(b, "link up, %llu packets sent", (unsigned long long)c.c[COUNT_TX]);
+	if (c.c[COUNT_TX_DROPPED])
+		buf_add(b, ", %llu dropped on the way out, ever", (unsigned long long)c.c[COUNT_TX_DROPPED]);
+	return WHY_OK;
+}
+
+// ---- flows
+
+static enum why_state check_flow(const struct why *y, struct buf *b)
+{
+	struct flow_view v, last;
+	uint32_t now_ms = (uint32_t)(clock_ns() / 1000000);
+	unsigned n = 0, worker = 0;
+
+	for (unsigned id = 0; y->is_sound && id < MAX_WORKERS; id++) {
+		const struct worker *w = thread_worker(id);
+		uint32_t at = 0;
+
+		while (w && flow_table_match(w->flows, &y->value, &y->mask, &at, &v)) {
+			// A flow of all that one station sends to another tells nothing, if it is not known who the other is.
+			if (y->e.assumed.guessed_dst && !(profile_get(v.key.profile)->fields & KEY_BIT(NW_DST)))
+				continue;
+			if (!n++ || (int32_t)(v.flow.used_ms - last.flow.used_ms) > 0) {
+				last = v;
+				worker = id;
+			}
+		}
+	}
+	if (!n) {
+		buf_add(b, "no cached flow: no such packet was seen of late");
+		return WHY_UNKNOWN;
+	}
+	int32_t idle = (int32_t)(now_ms - last.flow.used_ms);
+	if (n > 1)
+		buf_add(b, "%u cached flows; the last one: ", n);
+	buf_add(b, "worker %u, %llu packets, idle for %.1f s, ", worker, (unsigned long long)last.flow.packets,
+		idle > 0 ? idle / 1000.0 : 0);
+	cache_format_actions(b, &last.flow);
+	if (last.cold.n_prov) {
+		struct buf rows = {0};
+
+		cache_format_because(&rows, &last.cold);
+		buf_add(b, ", decided by %s", rows.text ? rows.text : "?");
+		free(rows.text);
+	}
+	return last.flow.out_kind == OUT_DROP ? WHY_PROBLEM : WHY_OK;
+}
+
+struct decided {
+	uint32_t row[2]; // the last ones that were named before the decision
+};
+
+static void keep_row(void *arg, const struct core_record *c)
+{
+	struct decided *d = arg;
+
+	if (c->kind != CORE_BECAUSE || c->row == d->row[0])
+		return;
+	d->row[1] = d->row[0];
+	d->row[0] = c->row;
+}
+
+static enum why_state check_decision(const struct why *y, struct buf *b)
+{
+	const struct dry_run *r = &y->e.run;
+	const struct network *net = network_get(r->decision.network);
+	struct decided d = {{0}};
+
+	if (r->decision.out_kind == OUT_NONE) {
+		buf_add(b, "dropped as malformed: %s", r->n_drop ? reason_get(r->drop[0].reason)->text : "?");
+		return WHY_PROBLEM;
+	}
+	trace_each_core(r->trace, keep_row, &d);
+	if (r->decision.out_kind == OUT_DROP)
+		buf_add(b, "dropped (%s.%s): %s", reason_get(r->decision.out)->module, reason_get(r->decision.out)->name,
+			reason_get(r->decision.out)->text);
+	else if (r->decision.out_kind == OUT_PORT)
+		buf_add(b, "out by %s", name_of(r->decision.out));
+	else
+		buf_add(b, "flooded in network %s, to %u ports", net ? net->name : "?", dry_ports(r));
+	for (int i = 1; i >= 0; i--) {
+		const struct row_info *row = row_get(d.row[i]);
+
+		if (row)
+			buf_add(b, "%s%s %s", d.row[1] && !i ? ", " : "; decided by ", row->table, row->name);
+	}
+	return r->decision.out_kind == OUT_DROP ? WHY_PROBLEM : WHY_OK;
+}
+
+// ---- addresses
+
+static enum why_state check_destination(const struct why *y, struct buf *b)
+{
+	const struct network *net = network_get(y->e.run.decision.network);
+	const uint8_t *dst = y->e.frame;
+	struct fdb_entry at;
+
+	if (!net || y->e.len < 14) {
+		buf_add(b, "the packet is in no network, so there is nowhere to look");
+		return WHY_UNKNOWN;
+	}
+	if (dst[0] & 1) {
+		buf_add(b, y->e.assumed.guessed_dst
+				   ? "it is not known who has the destination's address, so it goes to everybody"
+				   : "it is for a group");
+		return y->e.assumed.guessed_dst ? WHY_PROBLEM : WHY_OK;
+	}
+	buf_add_mac(b, dst);
+	if (!fdb_lookup(fdb_key(net->id, dst), &at)) {
+		buf_add(b, " is not known in network %s: it has sent nothing for a while, or is elsewhere; %s", net->name,
+			net->flood_unknown ? "packets for it are flooded" : "packets for it are dropped");
+		return net->flood_unknown ? WHY_UNKNOWN : WHY_PROBLEM;
+	}
+	if (at.is_static)
+		buf_add(b, " is static at port %s", name_of(at.port));
+	else
+		buf_add(b, " was learned at port %s, seen %u s ago", name_of(at.port),
+			(uint32_t)(clock_ns() / 1000000000) - at.seen);
+	if (at.held)
+		buf_add(b, ", and flaps");
+	return at.held || at.port == y->in->id ? WHY_PROBLEM : WHY_OK;
+}
+
+static enum why_state check_neighbour(const struct why *y, struct buf *b)
+{
+	bool v6 = y->f.pkt.ethertype == FIELD_ETH_IPV6;
+	const void *ip = v6 ? (const void *)y->f.key.v6.dst : (const void *)&y->f.key.v4.dst;
+	const struct neighbour *n = NULL;
+	char text[INET6_ADDRSTRLEN];
+
+	if (!y->is_sound || (!y->f.pkt.l3_ofs && y->f.pkt.ethertype != FIELD_ETH_ARP)) {
+		buf_add(b, "the packet has no IP address");
+		return WHY_UNKNOWN;
+	}
+	n = neighbour_find(y->e.run.decision.network, v6, ip, NULL);
+	if (!n) {
+		buf_add(b, "not tracked: no router on this network, and no port has %s in its addresses",
+			inet_ntop(v6 ? AF_INET6 : AF_INET, ip, text, sizeof text));
+		return WHY_UNKNOWN;
+	}
+	buf_add(b, "%s is ", inet_ntop(v6 ? AF_INET6 : AF_INET, ip, text, sizeof text));
+	buf_add_mac(b, n->mac);
+	buf_add(b, " at port %s, which has it in its addresses", name_of(n->port));
+	if ((y->e.frame[0] & 1) || !memcmp(n->mac, y->e.frame, 6))
+		return WHY_OK;
+	buf_add(b, "; the packet is for another Ethernet address");
+	return WHY_PROBLEM;
+}
+
+// ---- sizes
+
+static enum why_state check_mtu(const struct why *y, struct buf *b)
+{
+	const struct lport *in = lport_get(y->in->id), *out = y->out ? lport_get(y->out->id) : NULL;
+	struct counts c = {0};
+	uint64_t lost = 0;
+
+	if (!in || !out) {
+		buf_add(b, "not known which port it leaves by");
+		return WHY_UNKNOWN;
+	}
+	port_counts(y->in, &c);
+	uint16_t reason = reason_find("mtu", "TOO_LARGE");
+	lost = reason ? c.drop[reason] : 0;
+	if (in->mtu <= out->mtu) {
+		buf_add(b, "%u bytes on port %s, %u on port %s: what the one may send, the other takes", in->mtu, in->name,
+			out->mtu, out->name);
+		return WHY_OK;
+	}
+	buf_add(b, "port %s takes %u bytes, port %s may send %u: larger packets are dropped (mtu.TOO_LARGE)", out->name,
+		out->mtu, in->name, in->mtu);
+	if (lost)
+		buf_add(b, ", %llu of port %s so far", (unsigned long long)lost, in->name);
+	return WHY_PROBLEM;
+}
+
+// ---- what was lost
+
+static bool is_like(const struct why *y, const struct drop_packet *p)
+{
+	const key_word *a, *b = (const key_word *)(const void *)&y->value, *m = (const key_word *)(const void *)&y->mask;
+	struct parsed_frame f;
+
+	if (!p->time || !y->is_sound || parse_frame(p->data, p->have, p->len, y->in->id, &f))
+		return false;
+	a = (const key_word *)(const void *)&f.key;
+	for (unsigned i = 0; i < sizeof f.key / sizeof *a; i++)
+		if ((a[i] ^ b[i]) & m[i])
+			return false;
+	return true;
+}
+
+struct lost {
+	uint64_t all;     // packets of the port that were lost, for whatever reason
+	uint64_t packets; // of the reasons that packets like this one were lost for
+	uint64_t last;    // when, nanoseconds; 0: none was
+	uint16_t reason;  // of the last
+	uint32_t row;
+};
+
+static void look_for_lost(const struct why *y, const struct drop_entry *e, struct lost *l)
+{
+	bool like = false;
+
+	if (e->port != y->in->id)
+		return;
+	for (unsigned i = 0; i < DROP_KEPT; i++) {
+		if (!is_like(y, &e->kept[i]))
+			continue;
+		like = true;
+		if (e->kept[i].time > l->last) {
+			l->last = e->kept[i].time;
+			l->reason = e->reason;
+			l->row = e->row;
+		}
+	}
+	l->packets += like ? e->packets : 0;
+}
+
+static enum why_state check_drops(const struct why *y, struct buf *b)
+{
+	struct drop_entry *entries = calloc(DROP_ENTRIES, sizeof *entries);
+	struct counts c = {0};
+	struct lost l = {0};
+
+	for (unsigned id = 0; entries && id <= MAX_WORKERS; id++) {
+		const struct drops *d = thread_drops(id);
+		unsigned n = d ? drop_read(d, entries, true) : 0;
+
+		for (unsigned i = 0; i < n; i++)
+			look_for_lost(y, &entries[i], &l);
+	}
+	free(entries);
+	port_counts(y->in, &c);
+	if (!l.last) {
+		if (c.c[COUNT_DROPPED])
+			buf_add(b,
+				"port %s has lost %llu packets, but none like this is among those that are remembered (weirctl "
+				"drops)",
+				y->in->name, (unsigned long long)c.c[COUNT_DROPPED]);
+		else
+			buf_add(b, "port %s has lost nothing", y->in->name);
+		return WHY_OK;
+	}
+	const struct reason *r = reason_get(l.reason);
+	const struct row_info *row = row_get(l.row);
+	int64_t ago = (int64_t)(clock_ns() - l.last);
+	buf_add(b, "one like it was lost %.1f s ago (%s.%s): %s", ago > 0 ? (double)ago / 1e9 : 0, r->module, r->name, r->text);
+	if (row)
+		buf_add(b, ", by %s %s", row->table, row->name);
+	buf_add(b, "; %llu packets of port %s went that way", (unsigned long long)l.packets, y->in->name);
+	return WHY_PROBLEM;
+}
+
+// ---- the answer
+
+const struct dry_drop *why_first_drop(const struct dry_run *r)
+{
+	return r->n_drop ? &r->drop[0] : NULL;
+}
+
+bool why_comes_back(const struct why *y)
+{
+	for (unsigned i = 0; !y->answered && i < y->back.run.n_out; i++)
+		if (y->back.run.out[i].port == y->in->id)
+			return true;
+	return false;
+}
+
+static enum why_state check_answer(const struct why *y, struct buf *b)
+{
+	if (y->answered) {
+		buf_add(b, "no answer: %s", y->no_answer ? y->no_answer : "out of memory");
+		return y->e.run.n_out ? WHY_UNKNOWN : WHY_PROBLEM;
+	}
+	const struct dry_drop *d = why_first_drop(&y->back.run);
+	const char *from = y->back.assumed.port->name;
+	if (why_comes_back(y)) {
+		buf_add(b, "%sthe answer from port %s comes out by %s",
+			y->e.assumed.guessed_dst ? "if who is meant is there, " : "", from, y->in->name);
+		return y->e.assumed.guessed_dst ? WHY_UNKNOWN : WHY_OK;
+	}
+	if (d)
+		buf_add(b, "the answer from port %s is dropped (%s.%s): %s", from, reason_get(d->reason)->module,
+			reason_get(d->reason)->name, reason_get(d->reason)->text);
+	else
+		buf_add(b, "the answer from port %s leaves by port %s, not by %s", from,
+			y->back.run.n_out ? name_of(y->back.run.out[0].port) : "?", y->in->name);
+	return WHY_PROBLEM;
+}
+
+// What is asked, in the order in which a packet meets it.
+const struct why_check why_checks[WHY_CHECKS] = {
+	{"ingress", "is the port healthy that it comes in by?", check_ingress},
+	{"flow", "is there a cached flow, and what decided it?", check_flow},
+	{"decision", "what would become of it now?", check_decision},
+	{"destination", "is it known where the destination is?", check_destination},
+	{"neighbour", "is the neighbour resolved?", check_neighbour},
+	{"egress", "is the port healthy that it leaves by?", check_egress},
+	{"mtu", "do the largest packets fit?", check_mtu},
+	{"drops", "what was dropped of it, and where?", check_drops},
+	{"answer", "would the answer come back?", check_answer},
+};
