@@ -24,10 +24,14 @@ static bool help_wanted;
 // Where --host goes: before the first noun it is for all commands, else for its own.
 static const char **host = &settings.host;
 
+void (*before_dying)(void);
+
 void die(const char *fmt, ...)
 {
 	va_list ap;
 
+	if (before_dying)
+		before_dying();
 	fflush(stdout);
 	fputs("weirctl: ", stderr);
 	va_start(ap, fmt);

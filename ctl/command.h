@@ -97,6 +97,8 @@ bool has_verbs(const char *noun);
 _Noreturn void die_verb(const char *noun, const char *word);
 
 // Prints the sentence and ends the process with status 1.
+// Called before it, to give the terminal back; NULL: nothing.
+extern void (*before_dying)(void);
 _Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 // usage.c

@@ -238,6 +238,8 @@ const struct command commands[] = {
 	{"cache", "flush", "", 0, 0, CONTROL, .help = "forget the cached flows"},
 	{"port", "latency", "[PORT]", 0, 1, CONTROL, .bundle = true, .help = "how long packets take that leave by the port, and how many wait"},
 	{"port", "cost", "[PORT]", 0, 1, CONTROL, .bundle = true, .help = "what the port costs: cycles, share of the resolver, memory"},
+	{"top", NULL, "[--batch] [-n N] [--interval SECONDS] [--sort KEY]", 0, 7, CONTROL, .control = "top/sample",
+	 .help = "show live what ports and workers do: rates, drops, latency; keys sort, q ends"},
 	{"worker", "list", "", 0, 0, CONTROL, .bundle = true, .help = "list the workers: load, bursts, cycles per packet, latency, idle"},
 	{"worker", "queues", "", 0, 0, CONTROL, .bundle = true, .help = "list the receive queues and who serves them"},
 	{"worker", "cycles", "", 0, 0, CONTROL, .bundle = true, .help = "where the workers' time goes, stage by stage"},

@@ -56,6 +56,7 @@ _weirctl() {
 	--port) list=($(_weirctl_names port)) ;;
 	--host) list=($(_weirctl_names host)) ;;
 	--names) list=(port network host) ;;
+	--sort) list=(packets bytes drops cycles latency name) ;;
 	-f | --format) list=(table json) ;;
 	--type) list=(vhost-user tap kernel dpdk) ;;
 	--mode) list=(client server) ;;

@@ -47,6 +47,8 @@ static int run(const struct given *list, size_t n)
 			return follow_run(&list[i], "trace");
 		if (control && !strcmp(control, "capture/start"))
 			return capture_run(&list[i]);
+		if (control && !strcmp(control, "top/sample"))
+			return top_run(&list[i]);
 		if (control && !strcmp(control, "support-bundle"))
 			return support_run(&list[i]);
 		return follows(&list[i]) ? follow_run(&list[i], "drops") : control_run(&list[i]);

@@ -21,5 +21,7 @@ struct port_queues load_queues(const struct port *);
 
 // Registers the verbs.
 void load_verbs_init(void);
+// Of top.c.
+void top_init(void);
 
 #endif

@@ -471,6 +471,7 @@ int main(int argc, char *argv[])
 	metrics_init(db, o.rundir, ring_main);
 	load_verbs_init();
 	flight_init();
+	top_init();
 	tracer_init();
 	log_verbs_init();
 	capture_init(o.rundir, ring_main);

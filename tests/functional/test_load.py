@@ -1,7 +1,14 @@
 """Latency, what ports cost, where workers' time goes, and the flight recorder."""
 
+import fcntl
+import json
 import os
+import pty
+import select
 import signal
+import struct
+import subprocess
+import termios
 import time
 
 import pytest
@@ -181,3 +188,80 @@ def test_full_queue_freezes_it(ports):
         assert "the queue of port vm1 was full, as it takes packets too slowly" in last["suspicious"], last
         assert last["dropped"] > 0 and last["backlog"] > 0
         wait_for(lambda: not ports.stats("c")["queued"], 10 * SLOW, "what waits to be dropped")
+
+
+def test_top_in_batches(ports):
+    ports.wire["a"].send(frame(1, 2))
+    ports.settle("a", 1)
+
+    def traffic():
+        for _ in range(50):
+            ports.wire["a"].send(frame(1, 2))
+        text = ports.weirctl("top", "--batch", "-n", "1", "--interval", "0.1", "--sort", "name")
+        assert text.startswith("weirctl top  ") and "2 ports, 1 workers" in text and "by name" in text
+        return text
+
+    head, _, workers, _, columns, a, b = [line for line in traffic().splitlines() if line.strip()]
+    assert columns.split()[:3] == ["PORT", "RX(pps)", "TX(pps)"] and (a.split()[0], b.split()[0]) == ("a", "b")
+    assert workers.split()[:2] == ["WORKER", "CORE"]
+    # Two answers, while packets come: rates of the interval, and its latency.
+    process = subprocess.Popen([str(ports.build / "ctl/weirctl"), "--db", ports.db, "--ctl", ports.ctl, "-f", "json", "top", "--batch", "--interval", "0.3"],
+                               stdout=subprocess.PIPE, text=True)
+    try:
+        def seen():
+            while not select.select([process.stdout], [], [], 0)[0]:
+                ports.wire["a"].send(frame(1, 2))
+            answer = json.loads(process.stdout.readline())
+            rows = {row["port"]: row for row in answer["ports"]}
+            return (rows, answer) if rows["a"]["rx_pps"] > 0 and rows["b"]["p99_us"] else None
+        rows, answer = wait_for(seen, 20 * SLOW, "rates", 0) or seen()
+        assert rows["b"]["tx_pps"] > 0 and rows["a"]["tx_pps"] == 0 and rows["a"]["p50_us"] is None and rows["a"]["cpu_percent"] > 0
+        assert answer["ports"][0]["port"] in "ab" and answer["total"]["rx_pps"] > 0 and answer["workers"][0]["busy_percent"] > 0
+        assert rows["b"]["p50_us"] <= rows["b"]["p99_us"]
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+    for words, sentence in ((["--batch", "-n", "0"], "-n is how many times"), (["--sort", "x"], "--sort is packets, bytes"), (["x"], "top takes --batch"),
+                            (["--interval", "0"], "--interval is seconds from 0.1"), (["-n"], "-n wants a value"), (["-n", "1"], "go with --batch"),
+                            ([], "top needs a terminal")):
+        done = ports.weirctl("top", *words, check=False)
+        assert done.returncode == 1 and sentence in done.stderr and done.stderr.count("\n") == 1, done
+
+
+def test_top_on_a_terminal(ports):
+    pid, terminal = pty.fork()
+    if not pid:
+        os.environ["TERM"] = "xterm"
+        os.execv(str(ports.build / "ctl/weirctl"), ["weirctl", "--db", ports.db, "--ctl", ports.ctl, "top", "--interval", "0.2"])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 150, 0, 0))
+    text = ""
+
+    def shows(what):
+        nonlocal text
+
+        def there():
+            nonlocal text
+            while select.select([terminal], [], [], 0.02)[0]:
+                try:
+                    text += os.read(terminal, 65536).decode(errors="replace")
+                except OSError:  # top has ended, and that was all
+                    break
+            return what in text
+        wait_for(there, 10 * SLOW, lambda: f"{what!r} on the screen: {text[-3000:]!r}", 0)
+        text = ""
+    try:
+        shows("by packets")
+        os.write(terminal, b"d\x0c")  # ^L: else only what has changed is written
+        shows("by drops")
+        os.write(terminal, b"\x1b[B\x1b[5~nx\x0c")  # down, page up, by name, and a key that is none
+        shows("by name")
+        os.write(terminal, b"q")
+        # The screen is given back.
+        shows("\x1b[?1049l")
+        assert os.waitpid(pid, 0)[1] == 0
+        pid = 0
+    finally:
+        os.close(terminal)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
