@@ -103,6 +103,19 @@ static double seconds(void)
 
 // ---- one step
 
+static void remove_tree(const char *path)
+{
+	char *argv[] = {(char[]){"rm"}, (char[]){"-rf"}, (char[]){"--"}, (char *)(uintptr_t)path, NULL};
+	pid_t pid = fork();
+
+	if (!pid) {
+		execvp(argv[0], argv);
+		_exit(127);
+	}
+	if (pid > 0)
+		waitpid(pid, NULL, 0);
+}
+
 static void make_folders(const char *path)
 {
 	char part[PATH_MAX];
@@ -137,6 +150,13 @@ static _Noreturn void be_step(const char *path, char *const argv[])
 	_exit(127);
 }
 
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+	interrupted = number;
+}
+
 static enum outcome wait_for_step(pid_t pid, unsigned limit)
 {
 	double end = seconds() + limit;
@@ -149,7 +169,7 @@ static enum outcome wait_for_step(pid_t pid, unsigned limit)
 			return WIFEXITED(status) && !WEXITSTATUS(status) ? DONE : FAILED;
 		if (done < 0)
 			return FAILED;
-		if (seconds() > end) {
+		if (seconds() > end || interrupted) {
 			kill(-pid, SIGKILL);
 			waitpid(pid, &status, 0);
 			return HUNG;
@@ -203,6 +223,10 @@ static enum outcome step(struct bundle *b, const char *file, const char *what, u
 	if (!pid)
 		be_step(path, argv);
 	enum outcome o = pid < 0 ? FAILED : wait_for_step(pid, limit);
+	if (interrupted) {
+		remove_tree(b->folder);
+		die("interrupted: no bundle was made");
+	}
 	if (o == FAILED)
 		last_line(path, why, sizeof why);
 	else if (o == HUNG)
@@ -458,25 +482,14 @@ static void collect_facts(struct bundle *b, bool running)
 	}
 }
 
-static void remove_tree(const char *path)
-{
-	char *argv[] = {(char[]){"rm"}, (char[]){"-rf"}, (char[]){"--"}, (char *)(uintptr_t)path, NULL};
-	pid_t pid = fork();
-
-	if (!pid) {
-		execvp(argv[0], argv);
-		_exit(127);
-	}
-	if (pid > 0)
-		waitpid(pid, NULL, 0);
-}
-
 static void begin(struct bundle *b, const char *target)
 {
 	char host[64] = "host", when[32], path[PATH_MAX];
 	time_t now = time(NULL);
 
 	umask(077);
+	sigaction(SIGINT, &(struct sigaction){.sa_handler = on_interrupt}, NULL);
+	sigaction(SIGTERM, &(struct sigaction){.sa_handler = on_interrupt}, NULL);
 	gethostname(host, sizeof host - 1);
 	strftime(when, sizeof when, "%Y%m%d-%H%M%S", localtime(&now));
 	snprintf(b->name, sizeof b->name, "weir-support-%s-%s", host, when);

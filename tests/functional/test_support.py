@@ -3,12 +3,13 @@
 import json
 import re
 import signal
+import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from net import BROADCAST, SLOW, Lab, frame, mac
+from net import BROADCAST, SLOW, Lab, frame, mac, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = b"top-secret-of-a-guest"
@@ -111,6 +112,20 @@ def test_database_is_away(lab, tmp_path):
     files, said = bundle(lab, tmp_path)
     assert b"holds" in files["switch/health.txt"] and "missing: the database does not answer" in said
     lab.start_database()
+
+
+def test_interrupted(lab, tmp_path):
+    """Ctrl-C leaves nothing behind."""
+    lab.daemon.send_signal(signal.SIGSTOP)
+    try:
+        process = subprocess.Popen([lab.build / "ctl/weirctl", "--ctl", lab.ctl, "--db", lab.db, "support-bundle", "-o", tmp_path / "b.tar.gz"],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: list(tmp_path.iterdir()), 10 * SLOW, "the bundle to begin")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30 * SLOW)
+    finally:
+        lab.daemon.send_signal(signal.SIGCONT)
+    assert process.returncode == 1 and err == "weirctl: interrupted: no bundle was made\n" and not list(tmp_path.iterdir())
 
 
 def test_as_json(lab, tmp_path):
