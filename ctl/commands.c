@@ -246,7 +246,7 @@ const struct command commands[] = {
 	{"worker", "history", "[--worker N] [--frozen] [--limit N] | clear [--worker N]", 0, 5, CONTROL, .bundle = true,
 	 .help = "the last rounds of the workers, or those before a suspicious one; clear: go on recording"},
 	{"health", NULL, "[--since TIME]", 0, 2, CONTROL, .bundle = true, .help = "show the ledger of packets, since the start or of the last seconds (10s, 5m), and what is wrong"},
-	{"drops", NULL, "[--port PORT] [--reason REASON] [--hex | --sums] [--follow | --below]", 0, 7, CONTROL, .bundle = true, .bundle_option = "--sums",
+	{"drops", NULL, "[--port PORT] [--reason REASON] [--hex | --words | --sums] [--follow | --below]", 0, 7, CONTROL, .bundle = true, .bundle_option = "--words",
 	 .help = "list dropped packets by port, reason and row, with the last ones; or show them as they are dropped, until Ctrl-C; or what was "
 		 "lost below the switch"},
 	{"metrics", NULL, "[openmetrics|text]", 0, 1, CONTROL, .control = "metrics", .bundle = true,

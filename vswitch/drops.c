@@ -34,6 +34,7 @@ struct filter {
 	uint16_t port;
 	bool reason[MAX_REASONS];
 	bool hex, json, below, sums;
+	bool words; // of packets only what can be said in words: no bytes of them
 };
 
 // Somebody who watches.
@@ -133,9 +134,13 @@ static double wall_time(uint64_t time)
 	return (double)wall.tv_sec + (double)wall.tv_nsec / 1e9 - ((double)clock_ns() - (double)time) / 1e9;
 }
 
-static void add_packet(struct buf *b, const struct drop_packet *p, bool hex)
+static void add_packet(struct buf *b, const struct drop_packet *p, const struct filter *f)
 {
-	if (hex || !describe(b, p->data, p->have, p->len))
+	if (!f->hex && describe(b, p->data, p->have, p->len))
+		return;
+	if (f->words)
+		buf_add(b, "(words can't say it)");
+	else
 		describe_bytes(b, p->data, p->have);
 }
 
@@ -225,13 +230,13 @@ static void list_entry(struct listing *l, const struct drop_entry *e, uint64_t n
 	list_json(l, "", last);
 }
 
-static void list_packets(struct listing *l, const struct drop_entry *e, uint64_t now, unsigned limit, bool hex)
+static void list_packets(struct listing *l, const struct drop_entry *e, uint64_t now, unsigned limit, const struct filter *f)
 {
 	for (unsigned i = 0; i < limit && nth_last(e, i); i++) {
 		const struct drop_packet *p = nth_last(e, i);
 		struct buf words = {0};
 
-		add_packet(&words, p, hex);
+		add_packet(&words, p, f);
 		listing_row(l);
 		listing_str(l, port_name(e->port));
 		listing_fmt(l, "%s.%s", reason_get(e->reason)->module, reason_get(e->reason)->name);
@@ -278,7 +283,7 @@ static char *render(const struct filter *f, const struct drop_entry *const *e, u
 
 		list_entry(sums, e[i], now, f->json && !f->sums, limit);
 		if (!f->json && !f->sums)
-			list_packets(last, e[i], now, limit, f->hex);
+			list_packets(last, e[i], now, limit, f);
 	}
 	char *first = listing_render(sums, f->json), *second = f->json ? NULL : listing_render(last, false);
 	buf_add(&b, "%s", first ? first : "");
@@ -312,13 +317,15 @@ static bool read_filter(struct filter *f, int argc, const char *argv[], char **e
 	f->json = verbs_take_json(&argc, argv);
 	f->hex = verbs_take_flag(&argc, argv, "hex");
 	f->sums = verbs_take_flag(&argc, argv, "sums");
+	f->words = verbs_take_flag(&argc, argv, "words");
+	f->sums |= f->words && f->json;
 	f->below = verbs_take_flag(&argc, argv, "below");
 	const char *port = verbs_take_option(&argc, argv, "port", error), *reason = verbs_take_option(&argc, argv, "reason", error);
 	const struct port *p = !port ? NULL : strcmp(port, port_get(0)->name) ? port_find(port) : port_get(0);
 	f->any_port = !port;
 	f->port = p ? p->id : 0;
 	if (argc > 1)
-		sentence_set(error, "drops doesn't know \"%s\": it takes --port, --reason, --hex, --sums, --below and --follow", argv[1]);
+		sentence_set(error, "drops doesn't know \"%s\": it takes --port, --reason, --hex, --words, --sums, --below and --follow", argv[1]);
 	if (port && !p)
 		sentence_set(error, "there is no port %s", port);
 	if (!choose_reason(f, reason))
@@ -427,7 +434,7 @@ static unsigned news_of(const struct drop_entry *e, const struct drops *seen, st
 	return n;
 }
 
-static void show_text(struct buf *b, const struct news *w, bool hex)
+static void show_text(struct buf *b, const struct news *w, const struct filter *f)
 {
 	double time = wall_time(w->p->time);
 	time_t s = (time_t)time;
@@ -443,7 +450,7 @@ static void show_text(struct buf *b, const struct news *w, bool hex)
 	if (row.text)
 		buf_add(b, " (%s)", row.text);
 	buf_add(b, " %u bytes: ", w->p->len);
-	add_packet(b, w->p, hex);
+	add_packet(b, w->p, f);
 	if (w->more)
 		buf_add(b, " and %llu more", (unsigned long long)w->more);
 	buf_add(b, "\n");
@@ -491,7 +498,7 @@ static void follow_read(struct control_request *r, int argc, const char *argv[],
 		if (f->filter.json)
 			show_json(&b, &news[i]);
 		else
-			show_text(&b, &news[i], f->filter.hex);
+			show_text(&b, &news[i], &f->filter);
 	if (all) {
 		drop_destroy(f->seen);
 		f->seen = all;
@@ -513,8 +520,8 @@ static void follow_stop(struct control_request *r, int argc, const char *argv[],
 
 void drops_init(void)
 {
-	control_register("drops", "[--json] [--port PORT] [--reason REASON] [--hex | --sums] [--below]", 0, 9, drops_verb, NULL);
-	control_register("drops/start", "[--json] [--port PORT] [--reason REASON] [--hex]", 0, 8, follow_start, NULL);
+	control_register("drops", "[--json] [--port PORT] [--reason REASON] [--hex | --words | --sums] [--below]", 0, 9, drops_verb, NULL);
+	control_register("drops/start", "[--json] [--port PORT] [--reason REASON] [--hex | --words]", 0, 8, follow_start, NULL);
 	control_register("drops/read", "ID", 1, 1, follow_read, NULL);
 	control_register("drops/stop", "ID", 1, 1, follow_stop, NULL);
 }

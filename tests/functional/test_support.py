@@ -64,7 +64,7 @@ def test_no_payload_no_secrets(lab, tmp_path):
     """Packets that are dropped, traced, flooded: their payload is nowhere. Nor are the values of keys that name a secret."""
     lab.weirctl("set", "Port", "a", "external_ids:vm-password=hunter2", "external_ids:Api-Token=hunter3", "external_ids:owner=somebody")
     number = lab.trace_start("--port", "a")
-    udp = bytes.fromhex("45000050000100004011f2a80a0000010a000002") + bytes.fromhex("0400003500400000")
+    udp = bytes.fromhex("45000050000100004011f2a80a0000010a000002") + bytes.fromhex("04000035003c0000")
     frames = [frame(1, 2, payload=MARK * 4), frame(1, BROADCAST, payload=MARK * 4), frame("01:00:00:00:00:09", 2, payload=MARK * 4),
               frame(1, 2, payload=udp + MARK * 4, ethertype=0x800), frame("01:00:00:00:00:09", 2, payload=udp + MARK * 4, ethertype=0x800),
               frame("00:00:00:00:00:00", 2, payload=udp + MARK * 4, ethertype=0x800), frame(1, 2, payload=b"\x45" + MARK, ethertype=0x800)]
@@ -81,6 +81,7 @@ def test_no_payload_no_secrets(lab, tmp_path):
             assert mark not in data, f"{mark} is in {name}"
         assert b"hunter" not in data, f"a secret is in {name}"
     port = next(p for p in json.loads(files["database/Port.json"]) if p["name"] == "a")
+    assert b"udp," in files["switch/drops.txt"] and b"(words can't say it)" in files["switch/drops.txt"], files["switch/drops.txt"].decode()
     assert port["external_ids"] == {"vm-password": "(left out)", "Api-Token": "(left out)", "owner": "somebody"}
 
 
