@@ -260,7 +260,7 @@ const struct command commands[] = {
 	{"capture", NULL,
 	 "[--port PORT] [--point rx|tx|drop|stage:NAME]... [--filter EXPRESSION] [--count N] [--snaplen N] [--seconds N] -w FILE|-", 2, ANY_NUMBER,
 	 CONTROL, .control = "capture/start", .help = "write packets as pcapng to a file or a pipe, until Ctrl-C"},
-	{"capture", "list", "", 0, 0, CONTROL, .help = "list the captures that run, and what they have lost"},
+	{"capture", "list", "", 0, 0, CONTROL, .bundle = true, .help = "list the captures that run, and what they have lost"},
 
 	{"host",
 	 "list",
