@@ -271,7 +271,7 @@ static void ask_switch(struct bundle *b)
 				timeout,
 				(char *)(uintptr_t)c->noun,
 				(char *)(uintptr_t)(c->verb ? c->verb : c->bundle_option),
-				c->pages ? (char[]){"--limit"} : NULL, // a list may have a million rows
+				strstr(c->args, "--limit N]") ? (char[]){"--limit"} : NULL, // a list may have a million rows
 				(char[]){"10000"},
 				NULL};
 		enum outcome o = step(b, file, what, limit_of() + 2, argv);
