@@ -242,9 +242,11 @@ static int new_device(int vid)
 static void destroy_device(int vid)
 {
 	struct vhost_port *p = port_of(vid);
+	bool was_packed;
 
 	if (!p)
 		return;
+	was_packed = vhost_features(p) >> VIRTIO_F_RING_PACKED & 1;
 	vhost_connect_ending(p);
 	pthread_mutex_lock(&p->dev_lock);
 	__atomic_store_n(&p->vid, -1, __ATOMIC_RELEASE);
@@ -259,6 +261,8 @@ static void destroy_device(int vid)
 	// needed, as the caller has taken the port away from them.
 	if (!__atomic_load_n(&p->closing, __ATOMIC_ACQUIRE) && p->hooks.quiesce)
 		p->hooks.quiesce(p->hooks.arg);
+	if (!was_packed)
+		vhost_queue_settle(p, vid);
 }
 
 // Keeps a duplicate of the kick descriptor under a number of the port's own that stays valid, whatever it refers to: the

@@ -176,6 +176,7 @@ unsigned int vhost_rings_begin(struct vhost_port *, int vid, uint16_t ring, cons
 void vhost_rings_end(struct vhost_port *, int vid, uint16_t ring);
 
 // queue.c
+void vhost_queue_settle(struct vhost_port *, int vid); // the device goes, and no worker has it any more: what was discarded since the last look
 int vhost_queue_waiting(struct vhost_port *, int vid, uint16_t ring);
 
 // connect.c

@@ -64,12 +64,21 @@ static __rte_noinline void silence(struct vhost_port *p, int vid, uint16_t q)
 	rte_vhost_enable_guest_notification(vid, 2 * q + 1, 0);
 }
 
-// How many of the pool's buffers bursts may count on: they are shared by so many workers.
+void vhost_queue_settle(struct vhost_port *p, int vid)
+{
+	for (uint16_t q = 0; q < VHOST_MAX_QUEUES; q++)
+		if (__atomic_load_n(&p->rxq[q].quiet, __ATOMIC_RELAXED))
+			look(p, vid, q, false);
+}
+
+// The pool's buffers are shared by so many workers, as far as it is strict: that more than four are in the midst of bursts of the largest packets while
+// the pool is nearly empty is not reckoned with, as it would cost all of them the size of their bursts long before.
+#define SHARERS_MAX 4U
 static unsigned int sharers = 1;
 
 void vhost_share_pool(unsigned int workers)
 {
-	__atomic_store_n(&sharers, workers ? workers : 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&sharers, !workers ? 1 : RTE_MIN(workers, SHARERS_MAX), __ATOMIC_RELAXED);
 }
 
 // The library discards a packet in the midst of which the pool runs out. So no more packets are asked for than there are buffers, each as
