@@ -1,11 +1,14 @@
 // metrics: collects and writes them. See metrics.h, and metrics_table.h for what there is.
 #include "metrics.h"
 #include "clock.h"
+#include "load.h"
 #include "metrics_http.h"
 #include "metrics_table.h"
 #include "port.h"
+#include "recorder.h"
 #include "reconcile.h"
 #include "sentence.h"
+#include "stage.h"
 #include "table_stat.h"
 #include "thread.h"
 #include "topology.h"
@@ -23,6 +26,10 @@
 #define LABELS_MAX 16
 #define ADDRESS 80
 #define RETRY_MS 1000
+// Bounds of latencies: powers of two nanoseconds, as those are where buckets of a histogram (histogram.h) end.
+#define LATENCY_FIRST 12 // 4.096 us
+#define LATENCY_LAST 27  // 134 ms
+#define LATENCY_BOUNDS (LATENCY_LAST - LATENCY_FIRST + 1)
 
 static const struct metric_row rows[METRIC_N] = {METRICS(METRIC_ROW) PORT_METRICS(METRIC_ROW)};
 // The counter behind each row of PORT_METRICS, in its order.
@@ -52,12 +59,36 @@ struct port_view {
 	uint16_t mtu;
 	bool up, problem;
 	struct counts counts;
+	uint64_t lost[LOSS_N];
+	uint64_t rx_cycles, resolve_cycles, tx_cycles;
+	uint64_t latency[LATENCY_BOUNDS + 1], latencies, latency_sum; // by bound, how many, nanoseconds
 };
 
 struct port_views {
 	struct port_view *view;
 	size_t n, room;
 };
+
+static void view_load(const struct port *p, struct port_view *v)
+{
+	static struct port_load sum; // one main thread; four kilobytes
+
+	memset(&sum, 0, sizeof sum);
+	load_port(p, &sum);
+	v->rx_cycles = sum.rx_cycles;
+	v->resolve_cycles = sum.resolve_cycles;
+	v->tx_cycles = sum.tx_cycles;
+	v->latency_sum = sum.latency.sum;
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
+		if (!sum.latency.bucket[i])
+			continue;
+		unsigned bits = 64 - (unsigned)__builtin_clzll(histogram_high(i) | 1); // its values are below 2^bits
+		unsigned at = bits <= LATENCY_FIRST ? 0 : bits > LATENCY_LAST ? LATENCY_BOUNDS : bits - LATENCY_FIRST;
+
+		v->latency[at] += sum.latency.bucket[i];
+		v->latencies += sum.latency.bucket[i];
+	}
+}
 
 static void view_port(struct port *p, void *arg)
 {
@@ -72,16 +103,14 @@ static void view_port(struct port *p, void *arg)
 	if (l.len < sizeof v->labels)
 		memcpy(v->labels, l.text, l.len + 1);
 	port_counts(p, &v->counts);
+	view_load(p, v);
 	if (!p->id)
 		return;
 	const struct lport *lp = lport_get(p->id);
 	v->info = port_info[p->id];
 	v->mtu = lp ? lp->mtu : p->mtu;
-	s.link_up = false;
-	s.problem[0] = 0;
-	s.n_status = 0;
-	if (p->device)
-		p->device->ops->state(p->device->dev, &s);
+	port_state(p, &s);
+	memcpy(v->lost, s.loss, sizeof v->lost);
 	v->up = s.link_up;
 	v->problem = !p->device || p->error || s.problem[0] || reconcile_port_error(&p->row);
 }
@@ -121,6 +150,49 @@ static void write_drops(struct om *o, const struct port_views *all)
 		}
 }
 
+// What nobody can tell is unknown, not 0.
+static void write_lost(struct om *o, const struct port_views *all, bool unknown)
+{
+	family(o, unknown ? METRIC_PORT_LOST_UNKNOWN : METRIC_PORT_LOST);
+	for (size_t i = 0; i < all->n; i++)
+		for (unsigned k = 0; k < LOSS_N; k++) {
+			const struct port_view *v = &all->view[i];
+			char labels[sizeof v->labels + 80];
+
+			if (!v->info || v->lost[k] == LOSS_NONE || (v->lost[k] == LOSS_UNKNOWN) != unknown)
+				continue;
+			snprintf(labels, sizeof labels, "%s,reason=\"%s\"", v->labels, port_loss_desc[k].key);
+			om_uint(o, labels, unknown ? 1 : v->lost[k]);
+		}
+}
+
+static void write_load(struct om *o, const struct port_views *all)
+{
+	static const struct {
+		enum metric metric;
+		size_t at; // of an uint64_t in struct port_view
+	} figures[] = {{METRIC_PORT_RX_TIME, offsetof(struct port_view, rx_cycles)},
+		       {METRIC_PORT_RESOLVE_TIME, offsetof(struct port_view, resolve_cycles)},
+		       {METRIC_PORT_TX_TIME, offsetof(struct port_view, tx_cycles)}};
+	double bound[LATENCY_BOUNDS];
+
+	for (size_t f = 0; INSTRUMENTS && f < sizeof figures / sizeof figures[0]; f++) {
+		family(o, figures[f].metric);
+		for (size_t i = 0; i < all->n; i++) {
+			uint64_t cycles;
+
+			memcpy(&cycles, (const char *)&all->view[i] + figures[f].at, sizeof cycles);
+			om_seconds(o, all->view[i].labels, clock_cycles_to_ns(cycles));
+		}
+	}
+	for (unsigned i = 0; i < LATENCY_BOUNDS; i++)
+		bound[i] = (double)(1ULL << (LATENCY_FIRST + i)) / 1e9;
+	family(o, METRIC_PORT_LATENCY);
+	for (size_t i = 0; i < all->n; i++)
+		if (all->view[i].latencies)
+			om_histogram(o, all->view[i].labels, bound, all->view[i].latency, LATENCY_BOUNDS, (double)all->view[i].latency_sum / 1e9);
+}
+
 static void write_ledger(struct om *o, const struct port_views *all)
 {
 	uint64_t missing = 0;
@@ -155,6 +227,9 @@ static void write_ports(struct om *o)
 			om_uint(o, all.view[i].labels, all.view[i].counts.c[port_metrics[m]]);
 	}
 	write_drops(o, &all);
+	write_lost(o, &all, false);
+	write_lost(o, &all, true);
+	write_load(o, &all);
 	write_ledger(o, &all);
 	free(all.view);
 }
@@ -208,6 +283,47 @@ static void write_bursts(struct om *o, const struct worker_views *all)
 	}
 }
 
+// What parts of the work cost, of the bursts that were measured; only parts that occurred.
+static void write_parts(struct om *o, const struct worker_views *all, bool packets)
+{
+	family(o, packets ? METRIC_WORKER_PART_PACKETS : METRIC_WORKER_PART);
+	for (unsigned i = 0; i < all->n; i++) {
+		const struct worker *w = thread_worker(all->view[i].id);
+
+		for (unsigned part = 0; w && part < CYCLES_STAGES + stage_count(); part++) {
+			struct om_labels l = all->labels[i];
+			uint64_t n = __atomic_load_n(&w->cycles.part[part].packets, __ATOMIC_RELAXED);
+			uint64_t cycles = __atomic_load_n(&w->cycles.part[part].cycles, __ATOMIC_RELAXED);
+
+			if (!cycles)
+				continue;
+			om_label(&l, part < CYCLES_STAGES ? "part" : "stage",
+				 part < CYCLES_STAGES ? cycles_desc[part].name : stage_get((uint8_t)(part - CYCLES_STAGES))->name);
+			if (packets)
+				om_uint(o, l.text, n);
+			else
+				om_seconds(o, l.text, clock_cycles_to_ns(cycles));
+		}
+	}
+}
+
+static void write_suspicions(struct om *o, const struct worker_views *all)
+{
+	static const char *const why[SUSPICION_N] = {[SUSPICION_LONG] = "long", [SUSPICION_FULL] = "queue-full", [SUSPICION_STORM] = "resolver-storm"};
+
+	family(o, METRIC_WORKER_SUSPICIOUS);
+	for (unsigned i = 0; i < all->n; i++) {
+		const struct recorder *r = thread_recorder(all->view[i].id);
+
+		for (unsigned s = SUSPICION_NONE + 1; r && s < SUSPICION_N; s++) {
+			struct om_labels l = all->labels[i];
+
+			om_label(&l, "reason", why[s]);
+			om_uint(o, l.text, __atomic_load_n(&r->suspicious[s], __ATOMIC_RELAXED));
+		}
+	}
+}
+
 static void write_workers(struct om *o)
 {
 	static struct worker_views all; // one main thread
@@ -249,6 +365,10 @@ static void write_workers(struct om *o)
 		}
 	}
 	write_bursts(o, &all);
+	write_parts(o, &all, false);
+	write_parts(o, &all, true);
+	if (INSTRUMENTS)
+		write_suspicions(o, &all);
 	family(o, METRIC_WORKER_QUEUES);
 	for (unsigned i = 0; i < all.n; i++)
 		om_uint(o, all.labels[i].text, all.view[i].n_rxqs);

@@ -48,6 +48,16 @@
 	X(PORT_MTU, "weir_port_mtu_bytes", GAUGE, "bytes", "port", "largest packet, layer 3")                                              \
 	X(PORT_DROPS, "weir_port_drops", COUNTER, "", "port, reason",                                                                      \
 	  "packets that the port received and the switch dropped, by reason; only reasons that occurred: weir-reasons(7)")                 \
+	X(PORT_LOST, "weir_port_lost_packets", COUNTER, "packets", "port, reason",                                                         \
+	  "packets lost below the switch, before they were its own or when they were no more; they are not in the ledger")                 \
+	X(PORT_LOST_UNKNOWN, "weir_port_lost_unknown", GAUGE, "", "port, reason", "1: packets may be lost so, and nobody can tell how many") \
+	X(PORT_RX_TIME, "weir_port_receive_seconds", COUNTER, "seconds", "port",                                                           \
+	  "workers' time for the packets that the port received, until they are put into batches; resolving included")                     \
+	X(PORT_RESOLVE_TIME, "weir_port_resolve_seconds", COUNTER, "seconds", "port", "of that, the resolver's; from a sample")            \
+	X(PORT_TX_TIME, "weir_port_transmit_seconds", COUNTER, "seconds", "port", "workers' time for sending to the port; from a sample")  \
+	X(PORT_LATENCY, "weir_port_latency_seconds", HISTOGRAM, "seconds", "port",                                                         \
+	  "time from a worker taking a packet to the port's device having it; from a sample that stands for all packets; bounds are powers of two " \
+	  "from 4.096 us to 134 ms, and count what is below them; only ports that packets left by")                                        \
 	X(PORT_MISSING, "weir_port_missing_packets", GAUGE, "packets", "port",                                                             \
 	  "packets of the port that nobody accounts for; negative: too many; only of ports where it isn't 0")                              \
 	X(WORKER, "weir_worker", INFO, "", "worker, core, numa_node", "where a worker runs; without core it isn't pinned")                 \
@@ -62,6 +72,11 @@
 	X(WORKER_WAKEUP, "weir_worker_wakeup_seconds", COUNTER, "seconds", "worker", "time that those took, from the bell to the worker")  \
 	X(WORKER_WAKEUP_MAX, "weir_worker_wakeup_max_seconds", GAUGE, "seconds", "worker", "the longest of them")                          \
 	X(WORKER_BURST, "weir_worker_burst_packets", HISTOGRAM, "packets", "worker", "packets that one look at a queue found, if any")     \
+	X(WORKER_PART, "weir_worker_part_seconds", COUNTER, "seconds", "worker, part or stage",                                            \
+	  "time for a part of the work, or a stage, in bursts that were measured: one in 128")                                             \
+	X(WORKER_PART_PACKETS, "weir_worker_part_packets", COUNTER, "packets", "worker, part or stage", "packets that it was for")         \
+	X(WORKER_SUSPICIOUS, "weir_worker_suspicious_rounds", COUNTER, "", "worker, reason",                                               \
+	  "rounds that the flight recorder found suspicious: long, queue-full, resolver-storm; weirctl worker history")                    \
 	X(WORKER_QUEUES, "weir_worker_receive_queues", GAUGE, "", "worker", "receive queues that the worker serves")                       \
 	X(FLOW_INSERTS, "weir_flow_inserts", COUNTER, "", "worker", "flows added to the worker's table")                                   \
 	X(FLOW_EVICTIONS, "weir_flow_evictions", COUNTER, "", "worker", "flows replaced before their time, as their port had its share")   \
