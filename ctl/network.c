@@ -107,6 +107,7 @@ int network_del_run(struct context *ctx)
 	const struct weirrec_network *network = network_find(ctx->idl, name);
 	const struct weirrec_fdb *fdb;
 	const struct weirrec_flow *flow;
+	const struct weirrec_mirror *mirror;
 
 	if (!network && given_option(ctx->given, "if-exists"))
 		return 0;
@@ -121,6 +122,9 @@ int network_del_run(struct context *ctx)
 	WEIRREC_FLOW_FOR_EACH_SAFE (flow, ctx->idl)
 		if (flow->network == network)
 			weirrec_flow_delete(flow);
+	WEIRREC_MIRROR_FOR_EACH_SAFE (mirror, ctx->idl)
+		if (mirror->network == network)
+			weirrec_mirror_delete(mirror);
 	weirrec_network_delete(network);
 	concern(host_of(ctx));
 	return 0;

@@ -53,6 +53,7 @@ _weirctl() {
 
 	case $prev in
 	--network | --trunks) list=($(_weirctl_names network)) ;;
+	--src | --dst | --to) list=($(_weirctl_names port)) ;;
 	--port) list=($(_weirctl_names port)) ;;
 	--host) list=($(_weirctl_names host)) ;;
 	--names) list=(port network host) ;;
@@ -93,6 +94,7 @@ _weirctl() {
 		port/del/2 | port/set/2 | port/show/2 | port/latency/2 | port/cost/2) list=($(_weirctl_names port)) ;;
 		network/del/2 | network/set/2 | network/show/2 | fdb/*/2) list=($(_weirctl_names network)) ;;
 		worker/history/2) list=(clear) ;;
+		mirror/del/2 | mirror/set/2) list=($(_weirctl_names mirror)) ;;
 		host/del/2 | host/show/2) list=($(_weirctl_names host)) ;;
 		fdb/add/4) list=($(_weirctl_names port)) ;;
 		log/set/2) list=(all $("$program" --timeout 1 log list 2>/dev/null | awk 'NR > 1 { print $1 }')) ;;

@@ -49,6 +49,14 @@ void config_free(struct config *c)
 		free(c->flows[i].error);
 	}
 	free(c->flows);
+	for (size_t i = 0; i < c->n_mirrors; i++) {
+		free(c->mirrors[i].name);
+		free(c->mirrors[i].src);
+		free(c->mirrors[i].dst);
+		free(c->mirrors[i].vlans);
+		free(c->mirrors[i].error);
+	}
+	free(c->mirrors);
 	for (size_t i = 0; i < c->n_exports; i++) {
 		struct config_export *e = &c->exports[i];
 

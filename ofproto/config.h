@@ -92,6 +92,7 @@ struct config_port {
 	bool isolated;            // no packet passes between two isolated ports
 	uint32_t mac_limit;       // learned addresses of the port at most; 0: no limit of its own
 	struct config_rate storm_broadcast, storm_multicast, storm_unknown;
+	bool reserved;            // mirrors write to it, and nobody else; set by the stage `mirror`
 	char *error;              // as in config_network
 };
 
@@ -133,6 +134,24 @@ struct config_export {
 	char *error;
 };
 
+// Copies for an analyser (table Mirror).
+struct config_mirror {
+	struct row_id row;
+	char *name;
+	bool has_network;      // else packets of every network
+	struct row_id network; // zero: not there yet
+	bool select_all;
+	struct row_id *src, *dst; // ports
+	size_t n_src, n_dst;
+	uint16_t *vlans;       // n_vlans 0: all
+	size_t n_vlans;
+	bool has_output;       // to a port
+	struct row_id output;  // zero: not there yet
+	uint16_t output_vlan;  // 0: not into a VLAN
+	uint16_t snaplen;      // 0: all of a packet
+	char *error;
+};
+
 struct config {
 	struct config_map other_config; // Weir.other_config overlaid with Host.other_config
 	struct config_network *networks;
@@ -143,6 +162,8 @@ struct config {
 	size_t n_fdb;
 	struct config_flow *flows;
 	size_t n_flows;
+	struct config_mirror *mirrors;
+	size_t n_mirrors;
 	struct config_export *exports;
 	size_t n_exports;
 	int64_t next_cfg;               // the generation that this config is

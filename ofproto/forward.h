@@ -31,6 +31,8 @@ void forward_drain(struct worker *, uint16_t port);
 // Of the run of an ingress stage that writes: a copy of the packet as it is now, with n fields set, leaves by port `out`, past the egress stages. `tag`: as
 // vlan_between() takes it.
 void forward_copy(struct worker *, struct pkt *, const struct lport *out, int tag, const struct rewrite *, unsigned n);
+// Of the run of any stage: a copy as forward_copy()'s, but not more than `snaplen` bytes of it; 0: all.
+void forward_mirror(struct worker *, struct pkt *, const struct lport *out, int tag, uint32_t snaplen);
 // Dry worker: decides and runs one packet whose trace is set, without a flow table. `overlay`: in: effects of packets before it, out: with this one's.
 void forward_explain(struct worker *, uint16_t port, struct rte_mbuf *, struct effect *overlay, uint8_t *n_overlay);
 

@@ -77,6 +77,25 @@ struct rte_mbuf *pkt_own_headers(struct rte_mbuf *m, uint16_t len, struct rte_me
 	return head;
 }
 
+void pkt_truncate(struct rte_mbuf *m, uint32_t len)
+{
+	struct pkt *p = pkt_of(m);
+	uint32_t cut = m->pkt_len - len, left = len;
+	struct rte_mbuf *s = m;
+	uint16_t segs = 1;
+
+	for (; left > s->data_len; s = s->next, segs++)
+		left -= s->data_len;
+	s->data_len = (uint16_t)left;
+	rte_pktmbuf_free(s->next);
+	s->next = NULL;
+	m->nb_segs = segs;
+	m->pkt_len = len;
+	m->ol_flags &= ~RTE_MBUF_F_TX_OFFLOAD_MASK;
+	p->l3_len = p->l3_len > cut ? (uint16_t)(p->l3_len - cut) : 0;
+	p->seg_len = len > 14u + 4u * p->n_tags ? len - 14 - 4u * p->n_tags : 0;
+}
+
 int pkt_apply_vlan(struct rte_mbuf *m)
 {
 	struct pkt *p = pkt_of(m);

@@ -132,6 +132,8 @@ struct rte_mbuf *pkt_own_headers(struct rte_mbuf *m, uint16_t len, struct rte_me
 struct rte_mbuf *pkt_clone(struct rte_mbuf *m, struct rte_mempool *);
 // Gives `to` all that is known of `from` but its bytes: struct pkt, offload flags and header lengths.
 void pkt_copy_metadata(struct rte_mbuf *to, const struct rte_mbuf *from);
+// Cuts a packet that is nobody else's (its payload may be) off after `len` bytes, less than it has. It asks for no offload any more: what it would be for is gone.
+void pkt_truncate(struct rte_mbuf *m, uint32_t len);
 // Does p->vlan_op. The headers must be the packet's own. 0, or -ENOSPC: no room in front; untouched.
 int pkt_apply_vlan(struct rte_mbuf *m);
 

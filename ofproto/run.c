@@ -192,33 +192,57 @@ static void egress_to(struct rte_mbuf *m, const struct lport *in, const struct l
 		forward_trace(p->trace, kind, out->id);
 }
 
-void forward_copy(struct worker *w, struct pkt *p, const struct lport *out, int tag, const struct rewrite *set, unsigned n)
+// A copy of the packet as it is now, with its headers its own, on its way to `out`. NULL: it was lost, which is counted.
+static struct rte_mbuf *copy_to(struct worker *w, struct pkt *p, const struct lport *out, int tag, uint8_t kind)
 {
 	const struct network *net = network_get(p->network);
 	const struct lport *in = lport_get(p->in_port);
-	struct rte_mbuf *c = net && in ? pkt_clone(pkt_mbuf(p), w->pool) : NULL;
+	bool can = in && (net || tag != TAG_OF_PORT);
+	struct rte_mbuf *c = can ? pkt_clone(pkt_mbuf(p), w->pool) : NULL;
 	// What is done to the packet itself later would change a copy that shares its headers.
 	struct rte_mbuf *own = c ? pkt_own_headers(c, headers_of(p), w->pool) : NULL;
 
 	worker_count(w, p->origin, COUNT_COPIES, 1);
 	if (unlikely(!own)) {
 		rte_pktmbuf_free(c);
-		worker_lose(w, pkt_mbuf(p), net && in ? FLOW_REASON(NO_MEMORY) : FLOW_REASON(NETWORK_GONE), 0);
+		worker_lose(w, pkt_mbuf(p), can ? FLOW_REASON(NO_MEMORY) : FLOW_REASON(NETWORK_GONE), 0);
 		if (unlikely(p->trace))
 			forward_trace_lost(p->trace, out->id);
-		return;
+		return NULL;
 	}
 	struct pkt *copy = pkt_of(own);
 	trace_ref(p->trace);
 	copy->stages = forward_egress_runs;
 	copy->out_kind = OUT_PORT;
-	egress_to(own, in, out, net, tag, CORE_FURTHER);
+	egress_to(own, in, out, net, tag, kind);
+	return own;
+}
+
+void forward_copy(struct worker *w, struct pkt *p, const struct lport *out, int tag, const struct rewrite *set, unsigned n)
+{
+	struct rte_mbuf *own = copy_to(w, p, out, tag, CORE_FURTHER);
+
+	if (!own)
+		return;
+	struct pkt *copy = pkt_of(own);
 	struct change_headers before;
 	if (unlikely(p->trace))
 		change_look(own, &before);
 	rewrite_apply(own, set, n);
 	if (unlikely(p->trace))
 		change_trace(p->trace, &before, own);
+	run_egress(w, &copy, 1);
+}
+
+void forward_mirror(struct worker *w, struct pkt *p, const struct lport *out, int tag, uint32_t snaplen)
+{
+	struct rte_mbuf *own = copy_to(w, p, out, tag, CORE_MIRROR);
+
+	if (!own)
+		return;
+	if (snaplen && own->pkt_len > snaplen)
+		pkt_truncate(own, snaplen);
+	struct pkt *copy = pkt_of(own);
 	run_egress(w, &copy, 1);
 }
 

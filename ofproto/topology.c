@@ -25,7 +25,7 @@ static void lport_free(void *arg)
 static bool lport_same(const struct lport *a, const struct lport *b)
 {
 	return !strcmp(a->name, b->name) && a->row == b->row && a->mtu == b->mtu && a->mtu_row == b->mtu_row && a->native == b->native && a->qinq == b->qinq &&
-	       a->mode == b->mode && a->enabled == b->enabled && a->isolated == b->isolated &&
+	       a->mode == b->mode && a->enabled == b->enabled && a->isolated == b->isolated && a->reserved == b->reserved &&
 	       !memcmp(&a->untagged, &b->untagged, sizeof a->untagged) && !a->vlans == !b->vlans && !a->cvlans == !b->cvlans &&
 	       (!a->vlans || !memcmp(a->vlans, b->vlans, 4096 * sizeof *a->vlans)) &&
 	       (!a->cvlans || !memcmp(a->cvlans, b->cvlans, 4096 / 8));
@@ -112,6 +112,7 @@ static struct lport *lport_make(struct config *c, struct config_port *cp, uint32
 	lp->mode = (uint8_t)cp->vlan_mode;
 	lp->enabled = cp->enabled;
 	lp->isolated = cp->isolated;
+	lp->reserved = cp->reserved;
 	lp->qinq = !strcmp(config_map_get(&cp->other_config, "qinq-ethtype", "802.1ad"), "802.1q") ? 0x8100 : 0x88a8;
 	if (!native && cp->vlan_mode != VLAN_TRUNK)
 		sentence_set(&cp->error, "the port has no network yet: set its network");
@@ -157,7 +158,7 @@ static struct network *network_make(const struct config_network *cn, struct lpor
 	for (unsigned i = 1; i < MAX_PORTS; i++) {
 		const struct lport *lp = ports[i];
 
-		if (!lp || !lp->enabled)
+		if (!lp || !lp->enabled || lp->reserved)
 			continue;
 		if (lp->untagged.network == cn->id || (lp->vlans && lp->vlans[cn->vlan].network == cn->id))
 			net->target[net->n_targets++] = (struct flood_target){(uint16_t)i, lp->isolated};

@@ -26,6 +26,7 @@ struct lport {
 	uint8_t mode;    // enum vlan_mode
 	bool enabled;
 	bool isolated;
+	bool reserved; // mirrors write to it, and nobody else
 	struct membership untagged;
 	struct membership *vlans; // [4096] of a trunk, else NULL
 	uint64_t *cvlans;         // dot1q-tunnel: bitmap of 4096 customer VLANs let in, NULL: all

@@ -152,6 +152,9 @@ static void format_core(const struct core_record *r, struct buf *b)
 	case CORE_FURTHER:
 		buf_add(b, "a copy for %s, as a rule wants", lport_name(r->port));
 		break;
+	case CORE_MIRROR:
+		buf_add(b, "a copy for %s, as a mirror wants", lport_name(r->port));
+		break;
 	case CORE_SENT:
 		buf_add(b, "out by %s", lport_name(r->port));
 		break;
@@ -178,7 +181,7 @@ static const char *core_name(const struct core_record *r)
 	static const char *const names[] = {
 		[CORE_RECEIVED] = "rx",     [CORE_HIT] = "flow",  [CORE_MISS] = "flow",    [CORE_WAIT] = "flow",  [CORE_DECIDED] = "decision",
 		[CORE_COPY] = "flood",      [CORE_SENT] = "tx",   [CORE_DROPPED] = "drop", [CORE_QUEUED] = "tx",  [CORE_DIFFERS] = "flow",
-		[CORE_BECAUSE] = "row",     [CORE_FURTHER] = "copy",  [CORE_CHANGED] = "change",
+		[CORE_BECAUSE] = "row",     [CORE_FURTHER] = "copy",  [CORE_CHANGED] = "change", [CORE_MIRROR] = "copy",
 	};
 	return r->kind < sizeof names / sizeof names[0] ? names[r->kind] : "?";
 }

@@ -44,6 +44,7 @@ enum core_record_kind {
 	CORE_QUEUED,
 	CORE_BECAUSE,  // a row that decided something in the stage before it
 	CORE_FURTHER,  // a copy that a rule sends to a further port
+	CORE_MIRROR,   // a copy that a mirror sends
 	CORE_DIFFERS,  // the cached flow and a fresh decision are not the same: a defect
 	CORE_CHANGED,  // fields that the step before it changed, see change.h
 };

@@ -26,6 +26,7 @@ static const struct ovsdb_idl_column *const written_columns[] = {
 	&weirrec_flow_columns[WEIRREC_FLOW_COL_STATISTICS],
 	&weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_ERROR],
 	&weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_STATISTICS],
+	&weirrec_mirror_columns[WEIRREC_MIRROR_COL_ERROR],   &weirrec_mirror_columns[WEIRREC_MIRROR_COL_STATISTICS],
 };
 
 static const struct ovsdb_idl_column *const unused_columns[] = {
@@ -36,6 +37,7 @@ static const struct ovsdb_idl_column *const unused_columns[] = {
 	&weirrec_network_columns[WEIRREC_NETWORK_COL_EXTERNAL_IDS],
 	&weirrec_fdb_columns[WEIRREC_FDB_COL_EXTERNAL_IDS],
 	&weirrec_flow_columns[WEIRREC_FLOW_COL_EXTERNAL_IDS],
+	&weirrec_mirror_columns[WEIRREC_MIRROR_COL_EXTERNAL_IDS],
 	&weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_EXTERNAL_IDS],
 };
 
@@ -59,17 +61,22 @@ struct db *db_open(const char *remote, const char *host)
 
 	struct ovsdb_idl_condition ports = OVSDB_IDL_CONDITION_INIT(&ports), hosts = OVSDB_IDL_CONDITION_INIT(&hosts);
 	struct ovsdb_idl_condition flows = OVSDB_IDL_CONDITION_INIT(&flows), exports = OVSDB_IDL_CONDITION_INIT(&exports);
+	struct ovsdb_idl_condition mirrors = OVSDB_IDL_CONDITION_INIT(&mirrors);
 	weirrec_port_add_clause_host(&ports, OVSDB_F_EQ, "");
 	weirrec_port_add_clause_host(&ports, OVSDB_F_EQ, host);
 	weirrec_flow_add_clause_host(&flows, OVSDB_F_EQ, "");
 	weirrec_flow_add_clause_host(&flows, OVSDB_F_EQ, host);
 	weirrec_flow_export_add_clause_host(&exports, OVSDB_F_EQ, "");
 	weirrec_flow_export_add_clause_host(&exports, OVSDB_F_EQ, host);
+	weirrec_mirror_add_clause_host(&mirrors, OVSDB_F_EQ, "");
+	weirrec_mirror_add_clause_host(&mirrors, OVSDB_F_EQ, host);
 	weirrec_host_add_clause_name(&hosts, OVSDB_F_EQ, host);
 	weirrec_port_set_condition(db->idl, &ports);
 	weirrec_host_set_condition(db->idl, &hosts);
 	weirrec_flow_set_condition(db->idl, &flows);
 	weirrec_flow_export_set_condition(db->idl, &exports);
+	weirrec_mirror_set_condition(db->idl, &mirrors);
+	ovsdb_idl_condition_destroy(&mirrors);
 	ovsdb_idl_condition_destroy(&ports);
 	ovsdb_idl_condition_destroy(&hosts);
 	ovsdb_idl_condition_destroy(&flows);

@@ -47,6 +47,8 @@ void db_network_error(struct db *, const struct row_id *, const char *error);
 void db_fdb_error(struct db *, const struct row_id *, const char *error);
 void db_flow_error(struct db *, const struct row_id *, const char *error);
 void db_flow_stats(struct db *, const struct row_id *, uint64_t packets, uint64_t bytes);
+void db_mirror_error(struct db *, const struct row_id *, const char *error);
+void db_mirror_stats(struct db *, const struct row_id *, uint64_t packets, uint64_t bytes);
 void db_export_error(struct db *, const struct row_id *, const char *error);
 void db_export_stats(struct db *, const struct row_id *, const struct db_stat *, size_t n);
 void db_host_status(struct db *, const struct db_kv *, size_t n);

@@ -346,6 +346,52 @@ static void read_export(const struct weirrec_flow_export *row, const struct ovsd
 	free(map.pair);
 }
 
+// Ports that aren't there (yet) are left out: they have no packets.
+static struct row_id *read_ports(struct weirrec_port *const *ports, size_t n, size_t *n_ids)
+{
+	struct row_id *ids = xcalloc(n + 1, sizeof *ids);
+
+	for (size_t i = 0; i < n; i++)
+		ids[(*n_ids)++] = db_row_id(&ports[i]->header_.uuid);
+	return ids;
+}
+
+static void read_mirror(const struct weirrec_mirror *row, struct config_mirror *m)
+{
+	size_t outputs = 0;
+
+	m->row = db_row_id(&row->header_.uuid);
+	m->name = xstrdup(row->name);
+	m->error = db_check_name(row->name);
+	m->has_network = weirrec_mirror_get_network(row, OVSDB_TYPE_UUID)->n > 0;
+	if (row->network)
+		m->network = db_row_id(&row->network->header_.uuid);
+	m->select_all = row->select_all;
+	m->src = read_ports(row->select_src_port, row->n_select_src_port, &m->n_src);
+	m->dst = read_ports(row->select_dst_port, row->n_select_dst_port, &m->n_dst);
+	m->vlans = xcalloc(row->n_select_vlan + 1, sizeof *m->vlans);
+	for (size_t i = 0; i < row->n_select_vlan; i++) {
+		if (row->select_vlan[i] < 0 || row->select_vlan[i] > 4095)
+			row_error(&m->error, xasprintf("select_vlan: a VLAN is from 0 to 4095, not %lld", (long long)row->select_vlan[i]));
+		else
+			m->vlans[m->n_vlans++] = (uint16_t)row->select_vlan[i];
+	}
+	m->has_output = weirrec_mirror_get_output_port(row, OVSDB_TYPE_UUID)->n > 0;
+	if (row->output_port)
+		m->output = db_row_id(&row->output_port->header_.uuid);
+	m->output_vlan = (uint16_t)optional_int("output_vlan", row->output_vlan, row->n_output_vlan, 0, 1, 4094, &m->error);
+	m->snaplen = (uint16_t)optional_int("snaplen", row->snaplen, row->n_snaplen, 0, 64, 65535, &m->error);
+	outputs = m->has_output + (row->n_output_vlan > 0) + (row->output_address && *row->output_address);
+	if (row->output_address && *row->output_address)
+		row_error(&m->error, xstrdup("output_address: copies to an address need tunnels, which are not there yet: set output_port or output_vlan"));
+	if (!outputs)
+		row_error(&m->error, xstrdup("output_port: nobody gets the copies: set output_port or output_vlan"));
+	if (outputs > 1)
+		row_error(&m->error, xstrdup("output_vlan: copies go to a port or into a VLAN, not both"));
+	if (!m->select_all && !weirrec_mirror_get_select_src_port(row, OVSDB_TYPE_UUID)->n && !weirrec_mirror_get_select_dst_port(row, OVSDB_TYPE_UUID)->n)
+		row_error(&m->error, xstrdup("select_all: nothing is selected: set select_src_port, select_dst_port or select_all"));
+}
+
 static int network_compare(const void *a_, const void *b_)
 {
 	const struct config_network *a = a_, *b = b_;
@@ -377,6 +423,11 @@ static int export_compare(const void *a, const void *b)
 	return memcmp(&((const struct config_export *)a)->row, &((const struct config_export *)b)->row, sizeof(struct row_id));
 }
 
+static int mirror_compare(const void *a, const void *b)
+{
+	return memcmp(&((const struct config_mirror *)a)->row, &((const struct config_mirror *)b)->row, sizeof(struct row_id));
+}
+
 // Rows come in the order of a hash table; sorted, the same database makes the same config.
 static void sort(struct config *c)
 {
@@ -384,6 +435,7 @@ static void sort(struct config *c)
 	qsort(c->ports, c->n_ports, sizeof *c->ports, port_compare);
 	qsort(c->fdb, c->n_fdb, sizeof *c->fdb, fdb_compare);
 	qsort(c->flows, c->n_flows, sizeof *c->flows, flow_compare);
+	qsort(c->mirrors, c->n_mirrors, sizeof *c->mirrors, mirror_compare);
 	qsort(c->exports, c->n_exports, sizeof *c->exports, export_compare);
 }
 
@@ -395,6 +447,7 @@ struct config *db_read(struct db *db)
 	const struct weirrec_port *port;
 	const struct weirrec_fdb *fdb;
 	const struct weirrec_flow *flow;
+	const struct weirrec_mirror *mirror;
 	const struct weirrec_flow_export *export;
 	size_t n = 0;
 
@@ -430,6 +483,14 @@ struct config *db_read(struct db *db)
 	WEIRREC_FLOW_FOR_EACH (flow, db->idl)
 		if (!flow->host[0] || !strcmp(flow->host, db->host))
 			read_flow(flow, &c->flows[c->n_flows++]);
+
+	n = 0;
+	WEIRREC_MIRROR_FOR_EACH (mirror, db->idl)
+		n++;
+	c->mirrors = xcalloc(n + 1, sizeof *c->mirrors);
+	WEIRREC_MIRROR_FOR_EACH (mirror, db->idl)
+		if (!mirror->host[0] || !strcmp(mirror->host, db->host))
+			read_mirror(mirror, &c->mirrors[c->n_mirrors++]);
 
 	n = 0;
 	WEIRREC_FLOW_EXPORT_FOR_EACH (export, db->idl)

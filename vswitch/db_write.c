@@ -242,6 +242,18 @@ void db_export_stats(struct db *db, const struct row_id *id, const struct db_sta
 	want_stats(db, row_of(db, WRITTEN_EXPORT, id), stat, n);
 }
 
+void db_mirror_error(struct db *db, const struct row_id *id, const char *error)
+{
+	want_error(db, row_of(db, WRITTEN_MIRROR, id), error);
+}
+
+void db_mirror_stats(struct db *db, const struct row_id *id, uint64_t packets, uint64_t bytes)
+{
+	struct db_stat stat[] = {{"tx_bytes", (int64_t)bytes}, {"tx_packets", (int64_t)packets}};
+
+	want_stats(db, row_of(db, WRITTEN_MIRROR, id), stat, ARRAY_SIZE(stat));
+}
+
 void db_host_error(struct db *db, const char *error)
 {
 	want_error(db, row_of(db, WRITTEN_HOST, NULL), error);
@@ -297,6 +309,7 @@ static const struct ovsdb_idl_row *find_row(const struct db *db, const struct wr
 		[WRITTEN_PORT] = &weirrec_table_port,
 		[WRITTEN_FDB] = &weirrec_table_fdb,
 		[WRITTEN_FLOW] = &weirrec_table_flow,
+		[WRITTEN_MIRROR] = &weirrec_table_mirror,
 		[WRITTEN_EXPORT] = &weirrec_table_flow_export,
 	};
 	const struct ovsdb_idl_row *row = ovsdb_idl_get_row_for_uuid(db->idl, classes[r->table], &r->uuid);
@@ -353,6 +366,14 @@ static void write_export(const struct weirrec_flow_export *row, const struct wri
 		weirrec_flow_export_set_statistics(row, (const char **)r->stat_keys, r->stat_values, r->n_stats);
 }
 
+static void write_mirror(const struct weirrec_mirror *row, const struct written_row *r, unsigned what)
+{
+	if (what & WRITTEN_ERROR)
+		weirrec_mirror_set_error(row, r->error);
+	if (what & WRITTEN_STATS)
+		weirrec_mirror_set_statistics(row, (const char **)r->stat_keys, r->stat_values, r->n_stats);
+}
+
 static void write_host(struct db *db, const struct written_row *r, unsigned what)
 {
 	const struct weirrec_host *row = db_host_row(db);
@@ -390,6 +411,8 @@ static void write_row(struct db *db, struct written_row *r, unsigned what)
 		weirrec_network_set_error(CONTAINER_OF(row, struct weirrec_network, header_), r->error);
 	else if (r->table == WRITTEN_FLOW)
 		write_flow(CONTAINER_OF(row, struct weirrec_flow, header_), r, what);
+	else if (r->table == WRITTEN_MIRROR)
+		write_mirror(CONTAINER_OF(row, struct weirrec_mirror, header_), r, what);
 	else if (r->table == WRITTEN_EXPORT)
 		write_export(CONTAINER_OF(row, struct weirrec_flow_export, header_), r, what);
 	else

@@ -131,6 +131,8 @@ void reconcile(struct config *c, struct db *db)
 		db_flow_error(db, &c->flows[i].row, c->flows[i].error);
 	for (size_t i = 0; i < c->n_exports; i++)
 		db_export_error(db, &c->exports[i].row, c->exports[i].error);
+	for (size_t i = 0; i < c->n_mirrors; i++)
+		db_mirror_error(db, &c->mirrors[i].row, c->mirrors[i].error);
 	for (size_t i = 0; i < c->n_ports; i++)
 		if (!c->ports[i].id)
 			db_port_status(db, &c->ports[i].row, c->ports[i].error, false, NULL, 0);
@@ -242,9 +244,12 @@ static void report_host(struct db *db, bool stats)
 	db_host_stats(db, st, COUNT_N + 1);
 }
 
-static void report_flow(void *db, const char *table, const struct row_id *row, uint64_t packets, uint64_t bytes)
+static void report_row(void *db, const char *table, const struct row_id *row, uint64_t packets, uint64_t bytes)
 {
-	db_flow_stats(db, row, packets, bytes); // only rules have counters of their own
+	if (!strcmp(table, "Mirror"))
+		db_mirror_stats(db, row, packets, bytes);
+	else
+		db_flow_stats(db, row, packets, bytes);
 }
 
 void reconcile_report(struct db *db, bool stats)
@@ -252,7 +257,7 @@ void reconcile_report(struct db *db, bool stats)
 	struct report_arg arg = {db, stats};
 
 	if (stats) {
-		stages_count(report_flow, db);
+		stages_count(report_row, db);
 		export_report(db);
 	}
 	port_each(report_port, &arg);
