@@ -268,13 +268,25 @@ class Switch:
         row["problem"] = row["status"].get("problem", "")
         return row
 
+    def _dropped(self, *command):
+        """{reason: packets} of health, or of the rows of drops."""
+        answer, sums = self.weirctl(*command, json=True), {}
+        for row in answer if isinstance(answer, list) else answer["drops"]:
+            sums[row["reason"]] = sums.get(row["reason"], 0) + row["packets"]
+        return sums
+
     def check_conservation(self, limit=10):
-        """Every packet that came in must be accounted for. Packets on their way settle within the limit."""
+        """Every packet that came in must be accounted for, and every drop by port, reason and row. Packets on their way settle within the limit."""
         last = None
 
         def balanced():
             nonlocal last
             last = self.weirctl("health", check=False)
-            return last.returncode == 0
+            if last.returncode:
+                return False
+            # More may be dropped in between.
+            least, rows, most = self._dropped("health"), self._dropped("drops", "--sums"), self._dropped("health")
+            last.stderr += f"rows of drops: {rows}"
+            return all(least.get(r, 0) <= rows.get(r, 0) <= most.get(r, 0) for r in {*least, *rows, *most})
 
         wait_for(balanced, limit, lambda: f"the ledger to balance:\n{last.stdout}{last.stderr}")

@@ -121,6 +121,9 @@ def test_kernel_interface(veth, driver):
         check_soon(veth, "k", f, "t1")
         check_soon(veth, "t1", back, "k")
     assert veth.fdb("blue")[mac(1)]["port"] == "k"
+    # Only AF_PACKET's sockets say what the kernel had no room for.
+    below = {r["loss"]: r["packets"] for r in veth.ask("drops", "--below", "--port", "k")}
+    assert below["below_rx_kernel"] == ("unknown" if driver == "af_xdp" else 0)
     run("ip", "link", "set", "dev", "wfp", "down")
     wait_for(lambda: veth.port("k")["link_state"] == "down", 10 * SLOW, "the link to be seen down")
     assert "wfk is down or has no carrier" in veth.port("k")["status"]["problem"]
