@@ -86,6 +86,9 @@ void cache_format_because(struct buf *b, const struct flow_cold *c)
 	for (unsigned i = 0; i < c->n_prov; i++) {
 		const struct row_info *r = row_get(c->prov_row[i]);
 
+		for (unsigned k = 0; k < i && r; k++)
+			if (c->prov_row[k] == c->prov_row[i]) // of an earlier stage, too
+				r = NULL;
 		if (r)
 			buf_add(b, "%s%s:%s", b->len ? "," : "", r->table, r->name);
 	}

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define RECENT_NS 10000000000ULL // an answer that was lost for a decision so long ago: it may be decided otherwise by now
+
 static const char *name_of(uint16_t port)
 {
 	const struct port *p = port_get(port);
@@ -90,6 +92,14 @@ static enum why_state check_egress(const struct why *y, struct buf *b)
 
 // ---- flows
 
+static bool is_stale(const struct flow_view *v)
+{
+	for (unsigned i = 0; i < v->cold.n_deps; i++)
+		if (gen_read(v->cold.dep_slot[i]) != v->cold.dep_gen[i])
+			return true;
+	return false;
+}
+
 static enum why_state check_flow(const struct why *y, struct buf *b)
 {
 	struct flow_view v, last;
@@ -126,6 +136,10 @@ static enum why_state check_flow(const struct why *y, struct buf *b)
 		cache_format_because(&rows, &last.cold);
 		buf_add(b, ", decided by %s", rows.text ? rows.text : "?");
 		free(rows.text);
+	}
+	if (is_stale(&last)) {
+		buf_add(b, "; what it depends on has changed: its next packet is decided anew");
+		return WHY_UNKNOWN;
 	}
 	return last.flow.out_kind == OUT_DROP ? WHY_PROBLEM : WHY_OK;
 }
@@ -260,12 +274,12 @@ static enum why_state check_mtu(const struct why *y, struct buf *b)
 
 // ---- what was lost
 
-static bool is_like(const struct why *y, const struct drop_packet *p)
+static bool is_like(const struct drop_packet *p, const struct flow_key *value, const struct flow_key *mask, uint16_t port)
 {
-	const key_word *a, *b = (const key_word *)(const void *)&y->value, *m = (const key_word *)(const void *)&y->mask;
+	const key_word *a, *b = (const key_word *)(const void *)value, *m = (const key_word *)(const void *)mask;
 	struct parsed_frame f;
 
-	if (!p->time || !y->is_sound || parse_frame(p->data, p->have, p->len, y->in->id, &f))
+	if (!p->time || parse_frame(p->data, p->have, p->len, port, &f))
 		return false;
 	a = (const key_word *)(const void *)&f.key;
 	for (unsigned i = 0; i < sizeof f.key / sizeof *a; i++)
@@ -275,46 +289,71 @@ static bool is_like(const struct why *y, const struct drop_packet *p)
 }
 
 struct lost {
-	uint64_t all;     // packets of the port that were lost, for whatever reason
-	uint64_t packets; // of the reasons that packets like this one were lost for
-	uint64_t last;    // when, nanoseconds; 0: none was
-	uint16_t reason;  // of the last
+	uint64_t packets;      // of the ports, reasons and rows that packets like this one were lost by
+	uint64_t last;         // when, nanoseconds; 0: none was
+	uint16_t reason, port; // of the last
 	uint32_t row;
 };
 
-static void look_for_lost(const struct why *y, const struct drop_entry *e, struct lost *l)
-{
-	bool like = false;
-
-	if (e->port != y->in->id)
-		return;
-	for (unsigned i = 0; i < DROP_KEPT; i++) {
-		if (!is_like(y, &e->kept[i]))
-			continue;
-		like = true;
-		if (e->kept[i].time > l->last) {
-			l->last = e->kept[i].time;
-			l->reason = e->reason;
-			l->row = e->row;
-		}
-	}
-	l->packets += like ? e->packets : 0;
-}
-
-static enum why_state check_drops(const struct why *y, struct buf *b)
+// Packets like these that were lost, as far as they are remembered. `port`: whose, 0: of any.
+static void look_for_lost(const struct flow_key *value, const struct flow_key *mask, uint16_t port, struct lost *l)
 {
 	struct drop_entry *entries = calloc(DROP_ENTRIES, sizeof *entries);
-	struct counts c = {0};
-	struct lost l = {0};
 
+	memset(l, 0, sizeof *l);
 	for (unsigned id = 0; entries && id <= MAX_WORKERS; id++) {
 		const struct drops *d = thread_drops(id);
 		unsigned n = d ? drop_read(d, entries, true) : 0;
 
-		for (unsigned i = 0; i < n; i++)
-			look_for_lost(y, &entries[i], &l);
+		for (const struct drop_entry *e = entries; e < entries + n; e++) {
+			bool like = false;
+
+			for (unsigned i = 0; i < DROP_KEPT && (!port || e->port == port); i++) {
+				if (!is_like(&e->kept[i], value, mask, e->port))
+					continue;
+				like = true;
+				if (e->kept[i].time > l->last) {
+					l->last = e->kept[i].time;
+					l->reason = e->reason;
+					l->port = e->port;
+					l->row = e->row;
+				}
+			}
+			l->packets += like ? e->packets : 0;
+		}
 	}
 	free(entries);
+}
+
+static void say_lost(const struct lost *l, struct buf *b)
+{
+	const struct reason *r = reason_get(l->reason);
+	const struct row_info *row = row_get(l->row);
+	int64_t ago = (int64_t)(clock_ns() - l->last);
+
+	buf_add(b, "lost %.1f s ago (%s.%s): %s", ago > 0 ? (double)ago / 1e9 : 0, r->module, r->name, r->text);
+	if (row)
+		buf_add(b, ", by %s %s", row->table, row->name);
+	buf_add(b, "; %llu packet%s of port %s went that way", (unsigned long long)l->packets, l->packets == 1 ? "" : "s",
+		name_of(l->port));
+}
+
+// Whether packets are dropped for the reason by a decision, which would be another one now, and not one by one.
+static bool is_decided(uint16_t reason)
+{
+	const char *module = reason_get(reason)->module;
+	const struct stage *s = stage_find(module);
+
+	return s && (!s->run || !strcmp(module, "rule"));
+}
+
+static enum why_state check_drops(const struct why *y, struct buf *b)
+{
+	struct counts c = {0};
+	struct lost l = {0};
+
+	if (y->is_sound)
+		look_for_lost(&y->value, &y->mask, y->in->id, &l);
 	port_counts(y->in, &c);
 	if (!l.last) {
 		if (c.c[COUNT_DROPPED])
@@ -326,14 +365,12 @@ static enum why_state check_drops(const struct why *y, struct buf *b)
 			buf_add(b, "port %s has lost nothing", y->in->name);
 		return WHY_OK;
 	}
-	const struct reason *r = reason_get(l.reason);
-	const struct row_info *row = row_get(l.row);
-	int64_t ago = (int64_t)(clock_ns() - l.last);
-	buf_add(b, "one like it was lost %.1f s ago (%s.%s): %s", ago > 0 ? (double)ago / 1e9 : 0, r->module, r->name, r->text);
-	if (row)
-		buf_add(b, ", by %s %s", row->table, row->name);
-	buf_add(b, "; %llu packets of port %s went that way", (unsigned long long)l.packets, y->in->name);
-	return WHY_PROBLEM;
+	buf_add(b, "one like it was ");
+	say_lost(&l, b);
+	if (!is_decided(l.reason) || y->e.run.decision.out_kind == OUT_DROP)
+		return WHY_PROBLEM;
+	buf_add(b, "; it would pass now");
+	return WHY_OK;
 }
 
 // ---- the answer
@@ -351,14 +388,41 @@ bool why_comes_back(const struct why *y)
 	return false;
 }
 
+// Answers that were lost, wherever they came in: they may have had another tag or Ethernet address than they should.
+static bool look_for_answers(const struct why *y, struct lost *l)
+{
+	struct flow_key mask = {.ethertype = 0xffff, .proto = 0xff};
+	bool v6 = y->f.pkt.ethertype == FIELD_ETH_IPV6,
+	     ports = y->f.key.proto == FIELD_IP_TCP || y->f.key.proto == FIELD_IP_UDP;
+	struct parsed_frame back;
+
+	if (!y->is_sound || !y->f.pkt.l3_ofs || y->answered || parse_frame(y->back.frame, y->back.len, y->back.len, 0, &back))
+		return false;
+	if (v6)
+		memset(&mask.v6, 0xff, sizeof mask.v6);
+	else
+		mask.v4.src = mask.v4.dst = UINT32_MAX;
+	mask.sport = ports ? y->mask.dport : 0;
+	mask.dport = ports ? y->mask.sport : 0;
+	look_for_lost(&back.key, &mask, 0, l);
+	return l->last && (!is_decided(l->reason) || clock_ns() - l->last < RECENT_NS);
+}
+
 static enum why_state check_answer(const struct why *y, struct buf *b)
 {
+	struct lost l;
+
 	if (y->answered) {
 		buf_add(b, "no answer: %s", y->no_answer ? y->no_answer : "out of memory");
 		return y->e.run.n_out ? WHY_UNKNOWN : WHY_PROBLEM;
 	}
 	const struct dry_drop *d = why_first_drop(&y->back.run);
 	const char *from = y->back.assumed.port->name;
+	if (look_for_answers(y, &l)) {
+		buf_add(b, "one like the answer was ");
+		say_lost(&l, b);
+		return WHY_PROBLEM;
+	}
 	if (why_comes_back(y)) {
 		buf_add(b, "%sthe answer from port %s comes out by %s",
 			y->e.assumed.guessed_dst ? "if who is meant is there, " : "", from, y->in->name);

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from scapy.all import IP, TCP, Ether, Raw, raw
+from scapy.all import IP, TCP, Dot1Q, Ether, Raw, raw
 
 from net import BROADCAST, SLOW, frame, mac, run, wait_for
 from test_vhost_ports import plug
@@ -64,7 +64,12 @@ def test_rule_that_denies(ports):
     assert data["verdict"] == "dropped" and "(rule.DROP)" in data["text"]
     assert checks["flow"][0] == "problem" and "drop(rule.DROP)" in checks["flow"][1]
     assert checks["decision"][0] == "problem" and "decided by" in checks["decision"][1] and "Flow " in checks["decision"][1]
-    assert checks["drops"][0] == "problem" and "(rule.DROP)" in checks["drops"][1] and "by Flow" in checks["drops"][1] and "1 packets of port a" in checks["drops"][1]
+    assert checks["drops"][0] == "problem" and "(rule.DROP)" in checks["drops"][1] and "by Flow" in checks["drops"][1] and "1 packet of port a" in checks["drops"][1]
+    # Without the rule it is past: what is cached is decided anew, what was lost would not be lost again.
+    ports.weirctl("flow", "del", "all")
+    data, checks = why(ports, "tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_dst=80")
+    assert data["verdict"] == "passes" and checks["flow"][0] == "unknown" and "is decided anew" in checks["flow"][1]
+    assert checks["drops"][0] == "ok" and "it would pass now" in checks["drops"][1]
     # What another connection lost is no problem of this one.
     data, checks = why(ports, "tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_dst=81")
     assert data["verdict"] == "passes" and checks["drops"][0] == "ok" and "none like this" in checks["drops"][1]
@@ -75,6 +80,23 @@ def test_answer_that_is_dropped(ports):
     data, checks = why(ports, "tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_dst=443")
     assert data["verdict"] == "one-way" and checks["answer"] == ("problem", "the answer from port b is dropped (rule.DROP): a rule of table Flow drops it")
     assert checks["decision"][0] == "ok"
+
+
+def test_answer_that_was_lost(ports):
+    """One that came with a tag that it should not have had."""
+    ports.tap("trk", "--vlan-mode", "trunk", "--trunks", "red")
+    ports.wire["trk"].send(frame(7, BROADCAST, 10))
+    ports.settle("trk", 1)
+    match = f"tcp,nw_src=10.0.0.1,nw_dst=10.0.0.7,tp_dst=443,dl_dst={mac(7)}"
+    assert why(ports, match)[0]["verdict"] == "passes"
+    back = Ether(src=mac(7), dst=mac(1)) / Dot1Q(vlan=110) / IP(src="10.0.0.7", dst="10.0.0.1") / TCP(sport=443, dport=1000, flags="SA")
+    ports.wire["trk"].send(raw(back).ljust(64, b"\0"))
+    ports.settle("trk", 2)
+    data, checks = why(ports, match)
+    assert data["verdict"] == "problem" and checks["answer"][0] == "problem" and "one like the answer was lost" in checks["answer"][1]
+    assert "(vlan.NOT_ALLOWED)" in checks["answer"][1] and "1 packet of port trk went that way" in checks["answer"][1]
+    # Another connection's answer is none of this one.
+    assert why(ports, match.replace("443", "444"))[0]["verdict"] == "passes"
 
 
 def test_mtu(ports):
