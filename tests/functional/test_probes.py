@@ -44,6 +44,12 @@ def test_every_probe_is_in_the_program():
             assert arguments == wanted, f"{name}: {arguments} arguments, the table has {TABLE[name]}"
 
 
+def test_the_guide_has_the_table():
+    guide = (ROOT / "docs/operators-guide.md").read_text()
+    for name, arguments in TABLE.items():
+        assert f"| `{name}` | " in guide and f" | {arguments} |" in guide, name
+
+
 class Script:
     """A script at work on the switch."""
 
