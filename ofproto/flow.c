@@ -546,6 +546,14 @@ void flow_table_remove(struct flow_table *t, struct flow *f)
 	remove_index(t, flow_index(t, f), FLOW_END_FORCED, "replaced");
 }
 
+// How long no packet came, in milliseconds. Where the time stamp counters of processors differ a little, `now` may be before the last packet.
+static inline uint32_t idle_for(const struct flow *f, uint32_t now_ms)
+{
+	int32_t ms = (int32_t)(now_ms - f->used_ms);
+
+	return ms > 0 ? (uint32_t)ms : 0;
+}
+
 // Second chance over the port's own flows, oldest first. Returns whether one went.
 static bool evict(struct flow_table *t, uint16_t port, uint32_t now_ms)
 {
@@ -554,7 +562,7 @@ static bool evict(struct flow_table *t, uint16_t port, uint32_t now_ms)
 
 		if (i == NONE)
 			return false;
-		if (now_ms - t->record[i].flow.used_ms >= EVICT_IDLE_MS) {
+		if (idle_for(&t->record[i].flow, now_ms) >= EVICT_IDLE_MS) {
 			remove_index(t, i, FLOW_END_RESOURCES, "evicted");
 			t->evictions++;
 			return true;
@@ -642,7 +650,7 @@ void flow_table_sweep(struct flow_table *t, uint32_t now_ms)
 		if (t->hand >= t->high)
 			return;
 		uint32_t i = t->hand++;
-		if (t->cold[i].in_use && now_ms - t->record[i].flow.used_ms >= t->idle_ms) {
+		if (t->cold[i].in_use && idle_for(&t->record[i].flow, now_ms) >= t->idle_ms) {
 			remove_index(t, i, FLOW_END_IDLE, "idle");
 			t->expiries++;
 		}

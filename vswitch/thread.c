@@ -136,12 +136,12 @@ static unsigned poll_queues(struct thread *t, const struct rxq_list *list)
 
 static void sweep(struct thread *t)
 {
-	uint32_t since = t->w.now_ms - t->swept_ms;
+	int32_t since = (int32_t)(t->w.now_ms - t->swept_ms);
 
-	if (!since)
+	if (since <= 0) // time stamp counters of processors may differ a little
 		return;
 	t->swept_ms = t->w.now_ms;
-	for (uint32_t i = 0; i < (since > 64 ? 64 : since); i++)
+	for (int32_t i = 0; i < (since > 64 ? 64 : since); i++)
 		flow_table_sweep(t->w.flows, t->w.now_ms);
 }
 

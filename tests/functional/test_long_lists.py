@@ -26,7 +26,7 @@ def in_batches(lab, commands, size=200):
 def crowd():
     """A switch with all of that."""
     with Lab() as lab, ExitStack() as stack:
-        lab.weirctl("config", "set", "flow-idle-timeout=86400", "resolve-queue=1024", "--", "network", "add", "idle", "--", "network", "add", "busy",
+        lab.weirctl("config", "set", "flow-idle-timeout=86400", "resolve-queue=1024", "flow-limit=4194304", "--", "network", "add", "idle", "--", "network", "add", "busy",
                     "unknown_unicast=drop", f"mac_limit={1 << 20}", "ageing=0")
         # Nothing listens at their sockets.
         in_batches(lab, [["port", "add", f"p{n}", "--network", "idle"] for n in range(PORTS - 1)])

@@ -612,6 +612,20 @@ static void samples(void **state)
 	assert_int_equal(ends.lost, 0);
 }
 
+// Time that goes back by a millisecond, as on another processor, makes no flow old.
+static void time_goes_back(void **state)
+{
+	create(1024, 1);
+	for (uint32_t i = 0; i < 100; i++)
+		insert(1, i, 5000);
+	for (int i = 0; i < 1000; i++)
+		flow_table_sweep(table, 4999);
+	assert_int_equal(flows(), 100);
+	for (int i = 0; i < 1000; i++)
+		flow_table_sweep(table, 15000);
+	assert_int_equal(flows(), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -630,6 +644,7 @@ int main(void)
 		cmocka_unit_test_teardown(making_room_is_an_end, teardown),
 		cmocka_unit_test_teardown(full_ring, teardown),
 		cmocka_unit_test_teardown(samples, teardown),
+		cmocka_unit_test_teardown(time_goes_back, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
