@@ -1,9 +1,8 @@
 // metrics: collects and writes them. See metrics.h, and metrics_table.h for what there is.
 #include "metrics.h"
 #include "clock.h"
-#include "load.h"
 #include "metrics_http.h"
-#include "metrics_table.h"
+#include "metrics_private.h"
 #include "port.h"
 #include "recorder.h"
 #include "reconcile.h"
@@ -11,7 +10,6 @@
 #include "stage.h"
 #include "table_stat.h"
 #include "thread.h"
-#include "topology.h"
 #include "verbs.h"
 
 #include <stdio.h>
@@ -22,216 +20,21 @@
 #include <unistd.h>
 #include <rte_version.h>
 
-#define LABELS_DEFAULT "vm-id,vm-uuid,vm-name,iface-id"
-#define LABELS_MAX 16
 #define ADDRESS 80
 #define RETRY_MS 1000
-// Bounds of latencies: powers of two nanoseconds, as those are where buckets of a histogram (histogram.h) end.
-#define LATENCY_FIRST 12 // 4.096 us
-#define LATENCY_LAST 27  // 134 ms
-#define LATENCY_BOUNDS (LATENCY_LAST - LATENCY_FIRST + 1)
 
 static const struct metric_row rows[METRIC_N] = {METRICS(METRIC_ROW) PORT_METRICS(METRIC_ROW)};
-// The counter behind each row of PORT_METRICS, in its order.
-#define METRIC_COUNT(id, ...) COUNT_##id,
-static const enum count port_metrics[] = {PORT_METRICS(METRIC_COUNT)};
-static_assert(sizeof port_metrics / sizeof port_metrics[0] == COUNT_N, "a counter of the ledger has no row in PORT_METRICS");
-
 static struct db *database;
 static uint64_t started; // seconds since 1970
 static uint64_t render_ns;
-static char *port_info[MAX_PORTS]; // labels of weir_port_info, by port
 static struct metrics_http *unix_server, *tcp_server;
 static char address[ADDRESS]; // metrics-listen; "": not over TCP
 static char *unix_problem, *tcp_problem;
 static long long retry_ms;
 
-static void family(struct om *o, enum metric m)
+void metrics_family(struct om *o, enum metric m)
 {
 	om_family(o, &rows[m].family);
-}
-
-// ---- ports
-
-struct port_view {
-	char labels[TOPOLOGY_NAME + 16];
-	const char *info;
-	uint16_t mtu;
-	bool up, problem;
-	struct counts counts;
-	uint64_t lost[LOSS_N];
-	uint64_t rx_cycles, resolve_cycles, tx_cycles;
-	uint64_t latency[LATENCY_BOUNDS + 1], latencies, latency_sum; // by bound, how many, nanoseconds
-};
-
-struct port_views {
-	struct port_view *view;
-	size_t n, room;
-};
-
-static void view_load(const struct port *p, struct port_view *v)
-{
-	static struct port_load sum; // one main thread; four kilobytes
-
-	memset(&sum, 0, sizeof sum);
-	load_port(p, &sum);
-	v->rx_cycles = sum.rx_cycles;
-	v->resolve_cycles = sum.resolve_cycles;
-	v->tx_cycles = sum.tx_cycles;
-	v->latency_sum = sum.latency.sum;
-	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
-		if (!sum.latency.bucket[i])
-			continue;
-		unsigned bits = 64 - (unsigned)__builtin_clzll(histogram_high(i) | 1); // its values are below 2^bits
-		unsigned at = bits <= LATENCY_FIRST ? 0 : bits > LATENCY_LAST ? LATENCY_BOUNDS : bits - LATENCY_FIRST;
-
-		v->latency[at] += sum.latency.bucket[i];
-		v->latencies += sum.latency.bucket[i];
-	}
-}
-
-static void view_port(struct port *p, void *arg)
-{
-	struct port_views *all = arg;
-	struct om_labels l = {.len = 0};
-	static struct port_state s; // one main thread; three kilobytes
-
-	if (all->n == all->room)
-		return;
-	struct port_view *v = &all->view[all->n++];
-	om_label(&l, "port", p->name);
-	if (l.len < sizeof v->labels)
-		memcpy(v->labels, l.text, l.len + 1);
-	port_counts(p, &v->counts);
-	view_load(p, v);
-	if (!p->id)
-		return;
-	const struct lport *lp = lport_get(p->id);
-	v->info = port_info[p->id];
-	v->mtu = lp ? lp->mtu : p->mtu;
-	port_state(p, &s);
-	memcpy(v->lost, s.loss, sizeof v->lost);
-	v->up = s.link_up;
-	v->problem = !p->device || p->error || s.problem[0] || reconcile_port_error(&p->row);
-}
-
-static void write_port_states(struct om *o, const struct port_views *all)
-{
-	family(o, METRIC_PORT);
-	for (size_t i = 0; i < all->n; i++)
-		if (all->view[i].info)
-			om_uint(o, all->view[i].info, 1);
-	family(o, METRIC_PORT_UP);
-	for (size_t i = 0; i < all->n; i++)
-		if (all->view[i].info)
-			om_uint(o, all->view[i].labels, all->view[i].up);
-	family(o, METRIC_PORT_PROBLEM);
-	for (size_t i = 0; i < all->n; i++)
-		if (all->view[i].info)
-			om_uint(o, all->view[i].labels, all->view[i].problem);
-	family(o, METRIC_PORT_MTU);
-	for (size_t i = 0; i < all->n; i++)
-		if (all->view[i].info)
-			om_uint(o, all->view[i].labels, all->view[i].mtu);
-}
-
-static void write_drops(struct om *o, const struct port_views *all)
-{
-	family(o, METRIC_PORT_DROPS);
-	for (size_t i = 0; i < all->n; i++)
-		for (uint16_t r = 1; r < reason_count(); r++) {
-			const struct port_view *v = &all->view[i];
-			char labels[sizeof v->labels + 80];
-
-			if (!v->counts.drop[r])
-				continue;
-			snprintf(labels, sizeof labels, "%s,reason=\"%s.%s\"", v->labels, reason_get(r)->module, reason_get(r)->name);
-			om_uint(o, labels, v->counts.drop[r]);
-		}
-}
-
-// What nobody can tell is unknown, not 0.
-static void write_lost(struct om *o, const struct port_views *all, bool unknown)
-{
-	family(o, unknown ? METRIC_PORT_LOST_UNKNOWN : METRIC_PORT_LOST);
-	for (size_t i = 0; i < all->n; i++)
-		for (unsigned k = 0; k < LOSS_N; k++) {
-			const struct port_view *v = &all->view[i];
-			char labels[sizeof v->labels + 80];
-
-			if (!v->info || v->lost[k] == LOSS_NONE || (v->lost[k] == LOSS_UNKNOWN) != unknown)
-				continue;
-			snprintf(labels, sizeof labels, "%s,reason=\"%s\"", v->labels, port_loss_desc[k].key);
-			om_uint(o, labels, unknown ? 1 : v->lost[k]);
-		}
-}
-
-static void write_load(struct om *o, const struct port_views *all)
-{
-	static const struct {
-		enum metric metric;
-		size_t at; // of an uint64_t in struct port_view
-	} figures[] = {{METRIC_PORT_RX_TIME, offsetof(struct port_view, rx_cycles)},
-		       {METRIC_PORT_RESOLVE_TIME, offsetof(struct port_view, resolve_cycles)},
-		       {METRIC_PORT_TX_TIME, offsetof(struct port_view, tx_cycles)}};
-	double bound[LATENCY_BOUNDS];
-
-	for (size_t f = 0; INSTRUMENTS && f < sizeof figures / sizeof figures[0]; f++) {
-		family(o, figures[f].metric);
-		for (size_t i = 0; i < all->n; i++) {
-			uint64_t cycles;
-
-			memcpy(&cycles, (const char *)&all->view[i] + figures[f].at, sizeof cycles);
-			om_seconds(o, all->view[i].labels, clock_cycles_to_ns(cycles));
-		}
-	}
-	for (unsigned i = 0; i < LATENCY_BOUNDS; i++)
-		bound[i] = (double)(1ULL << (LATENCY_FIRST + i)) / 1e9;
-	family(o, METRIC_PORT_LATENCY);
-	for (size_t i = 0; i < all->n; i++)
-		if (all->view[i].latencies)
-			om_histogram(o, all->view[i].labels, bound, all->view[i].latency, LATENCY_BOUNDS, (double)all->view[i].latency_sum / 1e9);
-}
-
-static void write_ledger(struct om *o, const struct port_views *all)
-{
-	uint64_t missing = 0;
-
-	family(o, METRIC_PORT_MISSING);
-	for (size_t i = 0; i < all->n; i++) {
-		int64_t m = count_missing(&all->view[i].counts);
-
-		if (m)
-			om_int(o, all->view[i].labels, m);
-		missing += (uint64_t)(m < 0 ? -m : m);
-	}
-	family(o, METRIC_LEDGER);
-	om_uint(o, "", missing);
-}
-
-static void write_ports(struct om *o)
-{
-	size_t room = port_count() + 1;
-	struct port_views all = {.view = calloc(room, sizeof *all.view), .room = room};
-
-	if (!all.view) {
-		o->failed = true;
-		return;
-	}
-	port_each(view_port, &all);
-	view_port(port_get(0), &all);
-	write_port_states(o, &all);
-	for (size_t m = 0; m < sizeof port_metrics / sizeof port_metrics[0]; m++) {
-		family(o, (enum metric)(METRIC_N - COUNT_N + m));
-		for (size_t i = 0; i < all.n; i++)
-			om_uint(o, all.view[i].labels, all.view[i].counts.c[port_metrics[m]]);
-	}
-	write_drops(o, &all);
-	write_lost(o, &all, false);
-	write_lost(o, &all, true);
-	write_load(o, &all);
-	write_ledger(o, &all);
-	free(all.view);
 }
 
 // ---- workers
@@ -254,7 +57,7 @@ static void view_worker(const struct thread_view *v, void *arg)
 
 static void write_worker_infos(struct om *o, const struct worker_views *all)
 {
-	family(o, METRIC_WORKER);
+	metrics_family(o, METRIC_WORKER);
 	for (unsigned i = 0; i < all->n; i++) {
 		struct om_labels l = all->labels[i];
 		char number[12];
@@ -273,7 +76,7 @@ static void write_bursts(struct om *o, const struct worker_views *all)
 {
 	static const double bound[BURST_SIZES - 1] = {1, 3, 7, 15, 31, 32};
 
-	family(o, METRIC_WORKER_BURST);
+	metrics_family(o, METRIC_WORKER_BURST);
 	for (unsigned i = 0; i < all->n; i++) {
 		const struct thread_stats *s = &all->view[i].stats;
 		uint64_t count[BURST_SIZES] = {0}; // without those that found nothing; none is above the last bound
@@ -286,7 +89,7 @@ static void write_bursts(struct om *o, const struct worker_views *all)
 // What parts of the work cost, of the bursts that were measured; only parts that occurred.
 static void write_parts(struct om *o, const struct worker_views *all, bool packets)
 {
-	family(o, packets ? METRIC_WORKER_PART_PACKETS : METRIC_WORKER_PART);
+	metrics_family(o, packets ? METRIC_WORKER_PART_PACKETS : METRIC_WORKER_PART);
 	for (unsigned i = 0; i < all->n; i++) {
 		const struct worker *w = thread_worker(all->view[i].id);
 
@@ -298,7 +101,8 @@ static void write_parts(struct om *o, const struct worker_views *all, bool packe
 			if (!cycles)
 				continue;
 			om_label(&l, part < CYCLES_STAGES ? "part" : "stage",
-				 part < CYCLES_STAGES ? cycles_desc[part].name : stage_get((uint8_t)(part - CYCLES_STAGES))->name);
+				 part < CYCLES_STAGES ? cycles_desc[part].name
+						      : stage_get((uint8_t)(part - CYCLES_STAGES))->name);
 			if (packets)
 				om_uint(o, l.text, n);
 			else
@@ -309,9 +113,10 @@ static void write_parts(struct om *o, const struct worker_views *all, bool packe
 
 static void write_suspicions(struct om *o, const struct worker_views *all)
 {
-	static const char *const why[SUSPICION_N] = {[SUSPICION_LONG] = "long", [SUSPICION_FULL] = "queue-full", [SUSPICION_STORM] = "resolver-storm"};
+	static const char *const why[SUSPICION_N] = {
+		[SUSPICION_LONG] = "long", [SUSPICION_FULL] = "queue-full", [SUSPICION_STORM] = "resolver-storm"};
 
-	family(o, METRIC_WORKER_SUSPICIOUS);
+	metrics_family(o, METRIC_WORKER_SUSPICIOUS);
 	for (unsigned i = 0; i < all->n; i++) {
 		const struct recorder *r = thread_recorder(all->view[i].id);
 
@@ -327,7 +132,11 @@ static void write_suspicions(struct om *o, const struct worker_views *all)
 static void write_workers(struct om *o)
 {
 	static struct worker_views all; // one main thread
-	enum kind { NUMBER, CYCLES, NANOSECONDS };
+	enum kind {
+		NUMBER,
+		CYCLES,
+		NANOSECONDS
+	};
 	static const struct {
 		enum metric metric;
 		enum kind kind;
@@ -353,7 +162,7 @@ static void write_workers(struct om *o)
 	thread_view_each(view_worker, &all);
 	write_worker_infos(o, &all);
 	for (size_t f = 0; f < sizeof figures / sizeof figures[0]; f++) {
-		family(o, figures[f].metric);
+		metrics_family(o, figures[f].metric);
 		for (unsigned i = 0; i < all.n; i++) {
 			uint64_t v;
 
@@ -369,7 +178,7 @@ static void write_workers(struct om *o)
 	write_parts(o, &all, true);
 	if (INSTRUMENTS)
 		write_suspicions(o, &all);
-	family(o, METRIC_WORKER_QUEUES);
+	metrics_family(o, METRIC_WORKER_QUEUES);
 	for (unsigned i = 0; i < all.n; i++)
 		om_uint(o, all.labels[i].text, all.view[i].n_rxqs);
 }
@@ -379,7 +188,11 @@ static void write_workers(struct om *o)
 struct fill {
 	struct om *o;
 	const struct table_stat *stat;
-	enum { ENTRIES, LIMIT, RATIO } what;
+	enum {
+		ENTRIES,
+		LIMIT,
+		RATIO
+	} what;
 };
 
 static void write_fill_one(void *arg, const char *of, uint64_t entries, uint64_t limit)
@@ -411,7 +224,7 @@ static void write_tables(struct om *o)
 			om_family(o, &(struct om_family){name, "", help, OM_GAUGE});
 			f.stat->each(write_fill_one, &f);
 		}
-	family(o, METRIC_TABLE_FILL);
+	metrics_family(o, METRIC_TABLE_FILL);
 	f.what = RATIO;
 	for (f.stat = table_stat_first(); f.stat; f.stat = f.stat->next)
 		f.stat->each(write_fill_one, &f);
@@ -426,13 +239,13 @@ static void write_switch(struct om *o)
 	om_label(&l, "version", WEIR_VERSION);
 	om_label(&l, "dpdk_version", rte_version());
 	om_label(&l, "instruments", INSTRUMENTS ? "true" : "false");
-	family(o, METRIC_BUILD);
+	metrics_family(o, METRIC_BUILD);
 	om_uint(o, l.text, 1);
-	family(o, METRIC_DATABASE);
+	metrics_family(o, METRIC_DATABASE);
 	om_uint(o, "", !db_problem(database));
-	family(o, METRIC_CONFIGURATION);
+	metrics_family(o, METRIC_CONFIGURATION);
 	om_uint(o, "", reconcile_problem() != NULL);
-	family(o, METRIC_RENDER);
+	metrics_family(o, METRIC_RENDER);
 	om_seconds(o, "", render_ns);
 }
 
@@ -449,19 +262,20 @@ static void write_process(struct om *o)
 		fclose(f);
 	}
 	if (!getrusage(RUSAGE_SELF, &usage)) {
-		uint64_t us = (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 + (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+		uint64_t us = (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 +
+			      (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 
-		family(o, METRIC_CPU);
+		metrics_family(o, METRIC_CPU);
 		om_seconds(o, "", us * 1000);
 	}
 	if (resident) {
-		family(o, METRIC_MEMORY);
+		metrics_family(o, METRIC_MEMORY);
 		om_uint(o, "", resident * (uint64_t)sysconf(_SC_PAGESIZE));
 	}
-	family(o, METRIC_START);
+	metrics_family(o, METRIC_START);
 	om_uint(o, "", started);
 	if (!getrlimit(RLIMIT_NOFILE, &fds)) {
-		family(o, METRIC_MAX_FDS);
+		metrics_family(o, METRIC_MAX_FDS);
 		om_uint(o, "", fds.rlim_cur);
 	}
 }
@@ -472,7 +286,7 @@ char *metrics_render(enum om_format format, size_t *len)
 	uint64_t from = clock_ns();
 
 	write_switch(&o);
-	write_ports(&o);
+	metrics_write_ports(&o);
 	write_workers(&o);
 	write_tables(&o);
 	write_process(&o);
@@ -500,64 +314,6 @@ static void verb(struct control_request *r, int argc, const char *argv[], void *
 
 // ---- configuration
 
-// The keys of external_ids that become labels of a port, with the names of those.
-struct label_keys {
-	char key[LABELS_MAX][64], name[LABELS_MAX][64];
-	unsigned n;
-};
-
-static void read_label_keys(const char *list, struct label_keys *k)
-{
-	static const char *const taken[] = {"port", "type", "network"};
-
-	for (k->n = 0; *list && k->n < LABELS_MAX;) {
-		size_t len = strcspn(list, ", ");
-		char *name = k->name[k->n];
-		bool free_name = len && len < sizeof k->key[0];
-
-		if (free_name) {
-			memcpy(k->key[k->n], list, len);
-			k->key[k->n][len] = 0;
-			om_label_name(k->key[k->n], name, sizeof k->name[0]);
-			free_name = name[0];
-		}
-		for (size_t i = 0; free_name && i < sizeof taken / sizeof taken[0]; i++)
-			free_name = strcmp(name, taken[i]);
-		for (unsigned i = 0; free_name && i < k->n; i++) // the first of two that differ in - and _ only
-			free_name = strcmp(name, k->name[i]);
-		k->n += free_name;
-		list += len;
-		list += *list != 0;
-	}
-}
-
-static char *info_of(const struct config_port *cp, const struct label_keys *keys)
-{
-	struct om_labels l = {.len = 0};
-	const struct lport *lp = lport_get(cp->id);
-	const struct network *net = lp ? network_get(lp->untagged.network) : NULL;
-
-	om_label(&l, "port", cp->name);
-	om_label(&l, "type", cp->type);
-	if (net)
-		om_label(&l, "network", net->name);
-	for (unsigned i = 0; i < keys->n; i++) {
-		const char *value = config_map_get(&cp->external_ids, keys->key[i], NULL);
-
-		if (value && *value)
-			om_label(&l, keys->name[i], value);
-	}
-	return strdup(l.text);
-}
-
-static void forget_ports(void)
-{
-	for (unsigned i = 0; i < MAX_PORTS; i++) {
-		free(port_info[i]);
-		port_info[i] = NULL;
-	}
-}
-
 static void listen_again(void)
 {
 	char *error = NULL;
@@ -574,16 +330,8 @@ static void listen_again(void)
 void metrics_reconcile(const struct config *c)
 {
 	const char *where = config_map_get(&c->other_config, "metrics-listen", "");
-	struct label_keys keys;
 
-	read_label_keys(config_map_get(&c->other_config, "metrics-labels", LABELS_DEFAULT), &keys);
-	forget_ports();
-	for (size_t i = 0; i < c->n_ports; i++) {
-		const struct config_port *cp = &c->ports[i];
-
-		if (cp->id && !port_info[cp->id])
-			port_info[cp->id] = info_of(cp, &keys);
-	}
+	metrics_label_ports(c);
 	if (!strcmp(where, address))
 		return;
 	metrics_http_close(tcp_server);
@@ -606,7 +354,8 @@ void metrics_init(struct db *db, const char *rundir, void (*wake)(void))
 	control_register("metrics", "[openmetrics|text]", 0, 1, verb, NULL);
 	metrics_http_init(wake);
 	if (snprintf(path, sizeof path, "%s/metrics.sock", rundir) >= (int)sizeof path)
-		sentence_set(&unix_problem, "the run directory's name is too long for a socket in it: there are no metrics over HTTP");
+		sentence_set(&unix_problem,
+			     "the run directory's name is too long for a socket in it: there are no metrics over HTTP");
 	else
 		unix_server = metrics_http_unix(path, &unix_problem);
 	if (unix_problem)
@@ -634,7 +383,7 @@ void metrics_close(void)
 	metrics_http_close(tcp_server);
 	metrics_http_close(unix_server);
 	metrics_http_fini();
-	forget_ports();
+	metrics_forget_ports();
 	free(tcp_problem);
 	free(unix_problem);
 }

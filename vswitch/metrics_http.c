@@ -26,8 +26,8 @@ struct client {
 	struct MHD_Connection *connection;
 	int fd;
 	long long since;
-	bool waits;              // suspended, until there is a text in `format`
-	bool asked;              // it has waited already
+	bool waits; // suspended, until there is a text in `format`
+	bool asked; // it has waited already
 	enum om_format format;
 };
 
@@ -65,7 +65,8 @@ static void connected(void *server, struct MHD_Connection *c, void **context, en
 		struct client *cl = *context;
 
 		if (cl) {
-			memset(cl, 0, sizeof *cl); // before its descriptor is closed, so that metrics_http_tick() never means another's
+			memset(cl, 0, sizeof *cl); // before its descriptor is closed, so that metrics_http_tick() never means
+						   // another's
 			n_clients--;
 		}
 		*context = NULL;
@@ -112,8 +113,8 @@ static enum MHD_Result answer_metrics(struct MHD_Connection *c, struct client *c
 	return rc;
 }
 
-static enum MHD_Result handle(void *server, struct MHD_Connection *c, const char *url, const char *method, const char *version, const char *upload,
-			      size_t *upload_size, void **state)
+static enum MHD_Result handle(void *server, struct MHD_Connection *c, const char *url, const char *method, const char *version,
+			      const char *upload, size_t *upload_size, void **state)
 {
 	const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 	struct client *cl = info ? info->socket_context : NULL;
@@ -173,11 +174,12 @@ static struct metrics_http *serve(int fd, const char *path, char **error)
 	}
 	memset(s, 0, sizeof *s);
 	snprintf(s->path, sizeof s->path, "%s", path);
-	s->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, handle, s,
-				     MHD_OPTION_EXTERNAL_LOGGER, log_library, NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_CONNECTION, connected, s,
-				     MHD_OPTION_CONNECTION_LIMIT, METRICS_HTTP_CONNECTIONS, MHD_OPTION_PER_IP_CONNECTION_LIMIT, METRICS_HTTP_PER_ADDRESS,
-				     MHD_OPTION_CONNECTION_TIMEOUT, METRICS_HTTP_SILENT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)16384,
-				     MHD_OPTION_END);
+	s->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL,
+				     NULL, handle, s, MHD_OPTION_EXTERNAL_LOGGER, log_library, NULL, MHD_OPTION_LISTEN_SOCKET,
+				     fd, MHD_OPTION_NOTIFY_CONNECTION, connected, s, MHD_OPTION_CONNECTION_LIMIT,
+				     METRICS_HTTP_CONNECTIONS, MHD_OPTION_PER_IP_CONNECTION_LIMIT, METRICS_HTTP_PER_ADDRESS,
+				     MHD_OPTION_CONNECTION_TIMEOUT, METRICS_HTTP_SILENT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+				     (size_t)16384, MHD_OPTION_END);
 	if (!s->daemon)
 		sentence_set(error, "metrics: the HTTP server could not be started");
 	return s->daemon ? s : NULL;
@@ -188,7 +190,8 @@ struct metrics_http *metrics_http_unix(const char *path, char **error)
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 
 	if (strlen(path) >= sizeof a.sun_path) {
-		sentence_set(error, "metrics socket %s: the path is longer than the %zu bytes that a socket's can have", path, sizeof a.sun_path - 1);
+		sentence_set(error, "metrics socket %s: the path is longer than the %zu bytes that a socket's can have", path,
+			     sizeof a.sun_path - 1);
 		return NULL;
 	}
 	memcpy(a.sun_path, path, strlen(path));
@@ -207,7 +210,8 @@ struct metrics_http *metrics_http_unix(const char *path, char **error)
 // "127.0.0.1:9477", "[::1]:9477".
 static struct addrinfo *parse(const char *address)
 {
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE}, *found = NULL;
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE},
+			*found = NULL;
 	char host[80];
 	const char *colon = strrchr(address, ':');
 	size_t n = colon ? (size_t)(colon - address) : 0;
@@ -226,7 +230,8 @@ struct metrics_http *metrics_http_tcp(const char *address, char **error)
 	int one = 1;
 
 	if (!a) {
-		sentence_set(error, "metrics-listen: \"%s\" is no address and port such as 127.0.0.1:9477 or [::1]:9477", address);
+		sentence_set(error, "metrics-listen: \"%s\" is no address and port such as 127.0.0.1:9477 or [::1]:9477",
+			     address);
 		return NULL;
 	}
 	int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -242,8 +247,8 @@ struct metrics_http *metrics_http_tcp(const char *address, char **error)
 	return serve(fd, "", error);
 }
 
-// Lets those go on who wait for `format` (-1: any) of `server` (NULL: any). A suspended connection doesn't end by itself, so it is still there when the
-// lock isn't held any more.
+// Lets those go on who wait for `format` (-1: any) of `server` (NULL: any). A suspended connection doesn't end by itself, so it
+// is still there when the lock isn't held any more.
 static void resume(int format, const struct metrics_http *server)
 {
 	struct MHD_Connection *list[sizeof clients / sizeof clients[0]];

@@ -1,8 +1,8 @@
-// metrics_http: answers GET /metrics, on threads of its own (libmicrohttpd's). The main thread only makes the text, when one is wanted, and never
-// waits for a client.
+// metrics_http: answers GET /metrics, on threads of its own (libmicrohttpd's). The main thread only makes the text, when one is
+// wanted, and never waits for a client.
 //
-// What a client can take is bounded: so many connections at a time, each for one request, silent and in all for so many seconds; a text is made at
-// most every FRESH_MS, however often it is asked for.
+// What a client can take is bounded: so many connections at a time, each for one request, silent and in all for so many
+// seconds; a text is made at most every FRESH_MS, however often it is asked for.
 //
 // Main thread, all functions.
 #ifndef VSWITCH_METRICS_HTTP_H
