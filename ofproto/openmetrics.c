@@ -63,7 +63,8 @@ static void add_real(struct om *o, double v)
 	add_str(o, text);
 }
 
-// A bound of a histogram. It is part of a series' name, so each format has one form: that of OpenMetrics always has a point or an exponent.
+// A bound of a histogram. It is part of a series' name, so each format has one form: that of OpenMetrics always has a point or
+// an exponent.
 static void add_bound(struct om *o, double v)
 {
 	size_t from = o->len;
@@ -108,7 +109,8 @@ static void say_line(struct om *o, const char *what, const char *text)
 
 static void say_family(struct om *o)
 {
-	static const char *const types[] = {[OM_COUNTER] = "counter", [OM_GAUGE] = "gauge", [OM_INFO] = "info", [OM_HISTOGRAM] = "histogram"};
+	static const char *const types[] = {
+		[OM_COUNTER] = "counter", [OM_GAUGE] = "gauge", [OM_INFO] = "info", [OM_HISTOGRAM] = "histogram"};
 	const struct om_family *f = &o->family;
 
 	if (o->said)
@@ -161,7 +163,8 @@ void om_seconds(struct om *o, const char *labels, uint64_t ns)
 	char text[40];
 
 	start(o, suffix_of(o->family.type), labels);
-	snprintf(text, sizeof text, "%llu.%09llu\n", (unsigned long long)(ns / 1000000000), (unsigned long long)(ns % 1000000000));
+	snprintf(text, sizeof text, "%llu.%09llu\n", (unsigned long long)(ns / 1000000000),
+		 (unsigned long long)(ns % 1000000000));
 	add_str(o, text);
 }
 
@@ -218,7 +221,8 @@ static size_t character(const unsigned char *s)
 	for (size_t i = 1; i < n; i++)
 		if ((s[i] & 0xc0) != 0x80)
 			return 0;
-	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
+	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
+	    (s[0] == 0xf4 && s[1] > 0x8f))
 		return 0; // too long a form, a surrogate, beyond the last one
 	return n;
 }
@@ -351,5 +355,6 @@ enum om_format om_negotiate(const char *accept)
 
 const char *om_content_type(enum om_format f)
 {
-	return f == OM_OPENMETRICS ? "application/openmetrics-text; version=1.0.0; charset=utf-8" : "text/plain; version=0.0.4; charset=utf-8";
+	return f == OM_OPENMETRICS ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
+				   : "text/plain; version=0.0.4; charset=utf-8";
 }

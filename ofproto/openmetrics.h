@@ -1,12 +1,13 @@
-// openmetrics: writes metrics in the OpenMetrics text format 1.0.0 and in Prometheus' older text format 0.0.4, and tells which one a scraper wants.
+// openmetrics: writes metrics in the OpenMetrics text format 1.0.0 and in Prometheus' older text format 0.0.4, and tells which
+// one a scraper wants.
 //
 //     struct om o = {.format = OM_OPENMETRICS};
-//     om_family(&o, &(struct om_family){"weir_port_receive_bytes", "bytes", "bytes of packets taken from the port", OM_COUNTER});
-//     om_uint(&o, port.text, bytes);       // weir_port_receive_bytes_total{port="vm1"} 1234
-//     char *text = om_end(&o, &len);       // the caller frees it
+//     om_family(&o, &(struct om_family){"weir_port_receive_bytes", "bytes", "bytes of packets taken from the port",
+//     OM_COUNTER}); om_uint(&o, port.text, bytes);       // weir_port_receive_bytes_total{port="vm1"} 1234 char *text =
+//     om_end(&o, &len);       // the caller frees it
 //
-// The two formats differ in the lines about a family (in OpenMetrics they name it without _total, and there is one with its unit), in the form of
-// bounds (1.0 and 1) and at the end (# EOF). One thread.
+// The two formats differ in the lines about a family (in OpenMetrics they name it without _total, and there is one with its
+// unit), in the form of bounds (1.0 and 1) and at the end (# EOF). One thread.
 #ifndef OFPROTO_OPENMETRICS_H
 #define OFPROTO_OPENMETRICS_H
 
@@ -21,7 +22,7 @@ enum om_format {
 };
 
 enum om_type {
-	OM_COUNTER,   // samples get _total
+	OM_COUNTER, // samples get _total
 	OM_GAUGE,
 	OM_INFO,      // samples get _info, their value is 1
 	OM_HISTOGRAM, // om_histogram()
@@ -62,7 +63,8 @@ struct om_labels {
 	size_t len;
 };
 
-// Adds a label. Its value is escaped, and what is no UTF-8 or can't be printed becomes "?". Without room for all of it nothing is added.
+// Adds a label. Its value is escaped, and what is no UTF-8 or can't be printed becomes "?". Without room for all of it nothing
+// is added.
 void om_label(struct om_labels *, const char *name, const char *value);
 // Makes a label's name of any text: letters, digits and _, none that is reserved (__). At most size - 1 bytes.
 void om_label_name(const char *from, char *name, size_t size);

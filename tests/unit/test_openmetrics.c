@@ -72,7 +72,8 @@ static void test_values(void **state)
 	om_seconds(&o, "", 42);
 	om_real(&o, "", NAN);
 	om_real(&o, "", -INFINITY);
-	expect(&o, "# HELP x_level how full\n# TYPE x_level gauge\nx_level -9223372036854775808\nx_level -1\nx_level 5\nx_level 1234567890.123456789\n"
+	expect(&o, "# HELP x_level how full\n# TYPE x_level gauge\nx_level -9223372036854775808\nx_level -1\nx_level "
+		   "5\nx_level 1234567890.123456789\n"
 		   "x_level 0.000000042\nx_level NaN\nx_level -Inf\n");
 }
 
@@ -87,12 +88,15 @@ static void test_histogram(void **state)
 	om_histogram(&o, "port=\"a\"", bound, count, 3, 7.5);
 	// Each bucket has what is in those before it; the last has all.
 	expect(&o, "# HELP x_seconds time\n# TYPE x_seconds histogram\n# UNIT x_seconds seconds\n"
-		   "x_seconds_bucket{port=\"a\",le=\"4.096e-06\"} 3\nx_seconds_bucket{port=\"a\",le=\"1.0\"} 3\nx_seconds_bucket{port=\"a\",le=\"2.5\"} 5\n"
-		   "x_seconds_bucket{port=\"a\",le=\"+Inf\"} 6\nx_seconds_sum{port=\"a\"} 7.5\nx_seconds_count{port=\"a\"} 6\n# EOF\n");
+		   "x_seconds_bucket{port=\"a\",le=\"4.096e-06\"} 3\nx_seconds_bucket{port=\"a\",le=\"1.0\"} "
+		   "3\nx_seconds_bucket{port=\"a\",le=\"2.5\"} 5\n"
+		   "x_seconds_bucket{port=\"a\",le=\"+Inf\"} 6\nx_seconds_sum{port=\"a\"} 7.5\nx_seconds_count{port=\"a\"} "
+		   "6\n# EOF\n");
 	o = (struct om){.format = OM_TEXT};
 	om_family(&o, &f);
 	om_histogram(&o, "", bound + 1, count + 1, 1, 2);
-	expect(&o, "# HELP x_seconds time\n# TYPE x_seconds histogram\nx_seconds_bucket{le=\"1\"} 0\nx_seconds_bucket{le=\"+Inf\"} 2\nx_seconds_sum 2\n"
+	expect(&o, "# HELP x_seconds time\n# TYPE x_seconds histogram\nx_seconds_bucket{le=\"1\"} "
+		   "0\nx_seconds_bucket{le=\"+Inf\"} 2\nx_seconds_sum 2\n"
 		   "x_seconds_count 2\n");
 }
 
@@ -107,9 +111,12 @@ static void test_labels(void **state)
 	assert_string_equal(l.text, "a=\"plain\",b=\"back\\\\slash \\\"quote\\\" new\\nline\",c=\"tab?here, ?\"");
 	// UTF-8 stays, what is none doesn't: a scraper would refuse the whole text.
 	l.len = 0;
-	om_label(&l, "d", "Gr\xc3\xbc\xc3\x9f" "e \xe2\x82\xac \xf0\x9f\x90\x9f");
+	om_label(&l, "d",
+		 "Gr\xc3\xbc\xc3\x9f"
+		 "e \xe2\x82\xac \xf0\x9f\x90\x9f");
 	om_label(&l, "e", "\xff \xc3 \xc0\xaf \xed\xa0\x80 \xf4\x90\x80\x80 \xe2\x82");
-	assert_string_equal(l.text, "d=\"Gr\xc3\xbc\xc3\x9f" "e \xe2\x82\xac \xf0\x9f\x90\x9f\",e=\"? ? ?? ??? ???? ??\"");
+	assert_string_equal(l.text, "d=\"Gr\xc3\xbc\xc3\x9f"
+				    "e \xe2\x82\xac \xf0\x9f\x90\x9f\",e=\"? ? ?? ??? ???? ??\"");
 	// Cut between characters.
 	l.len = 0;
 	memset(long_value, 'x', sizeof long_value);
@@ -129,8 +136,10 @@ static void test_labels(void **state)
 
 static void test_label_names(void **state)
 {
-	static const char *const names[][2] = {{"vm-id", "vm_id"},   {"iface-id", "iface_id"}, {"__name__", "name__"}, {"9lives", "_9lives"},
-					       {"a b\"c", "a_b_c"}, {"___", ""},              {"\xc3\xbc", "__"},    {"", ""}};
+	static const char *const names[][2] = {{"vm-id", "vm_id"},     {"iface-id", "iface_id"},
+					       {"__name__", "name__"}, {"9lives", "_9lives"},
+					       {"a b\"c", "a_b_c"},    {"___", ""},
+					       {"\xc3\xbc", "__"},     {"", ""}};
 	char name[64], small[4];
 
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
@@ -153,7 +162,8 @@ static void test_negotiation(void **state)
 		{"text/html,application/xhtml+xml,*/*;q=0.8", OM_TEXT},
 		{"text/plain;version=0.0.4", OM_TEXT},
 		{"application/openmetrics-text", OM_OPENMETRICS},
-		{"application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+		{"application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/"
+		 "plain;version=0.0.4;q=0.5,*/*;q=0.1",
 		 OM_OPENMETRICS},
 		{"application/OpenMetrics-Text ; version=1.0.0 ; charset=utf-8 ; q=0.6 , text/plain;q=0.5", OM_OPENMETRICS},
 		{"application/openmetrics-text;version=1.0.0;q=0.3,text/plain;q=0.5", OM_TEXT},
@@ -235,8 +245,8 @@ static void test_tables(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_families),    cmocka_unit_test(test_info),   cmocka_unit_test(test_values),
-		cmocka_unit_test(test_histogram),   cmocka_unit_test(test_labels), cmocka_unit_test(test_label_names),
+		cmocka_unit_test(test_families),    cmocka_unit_test(test_info),        cmocka_unit_test(test_values),
+		cmocka_unit_test(test_histogram),   cmocka_unit_test(test_labels),      cmocka_unit_test(test_label_names),
 		cmocka_unit_test(test_negotiation), cmocka_unit_test(test_conventions), cmocka_unit_test(test_tables),
 	};
 
