@@ -60,21 +60,22 @@ void load_resolved(struct port_load *l, unsigned n, uint64_t cycles)
 	l->resolved_since = 0;
 }
 
-void load_sent(struct port_load *l, uint64_t cycles, const uint64_t *ns, unsigned n)
+void load_sent(struct port_load *l, uint64_t cycles, const struct load_row *row, unsigned rows)
 {
-	uint64_t since = l->sent_since + n, given = 0;
+	uint64_t n = 0, seen = 0, given = 0;
 
-	l->sent_since = (uint32_t)since;
+	for (unsigned i = 0; i < rows; i++)
+		n += row[i].packets;
 	if (!n)
 		return;
+	uint64_t since = l->sent_since + n;
 	add(&l->tx_cycles, cycles * since / n);
-	// Packets of one burst have one time: each row of them gets its share of the packets that the flush stands for.
-	for (unsigned i = 0, row; i < n; i += row) {
-		for (row = 1; i + row < n && ns[i + row] == ns[i]; row++)
-			;
-		uint64_t share = since * (i + row) / n - given;
+	// Each row has its share of the packets that the flush stands for.
+	for (unsigned i = 0; i < rows; i++) {
+		seen += row[i].packets;
+		uint64_t share = since * seen / n - given;
 
-		histogram_add(&l->latency, ns[i], share);
+		histogram_add(&l->latency, row[i].ns, share);
 		given += share;
 	}
 	l->sent_since = 0;

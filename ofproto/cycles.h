@@ -19,7 +19,7 @@
 #include "sizes.h"
 
 #define CYCLES_EVERY 128
-#define FLUSH_EVERY 8
+#define FLUSH_EVERY 16
 #define RESOLVE_EVERY 8
 
 // Parts of a worker's time that are not a stage's: id, name, text.
@@ -79,7 +79,12 @@ void load_read(const struct port_load *, struct port_load *sum);
 
 // The worker: n packets were resolved in a turn that took so many cycles; 0: it wasn't measured.
 void load_resolved(struct port_load *, unsigned n, uint64_t cycles);
-// The worker, of a flush that was measured: the packets that left in it took these times, and sending them so many cycles.
-void load_sent(struct port_load *, uint64_t cycles, const uint64_t *ns, unsigned n);
+// Packets of a flush that came in one burst, and so have one time.
+struct load_row {
+	uint64_t ns;
+	uint32_t packets;
+};
+// The worker, of a flush that was measured: what left in it, `rows` of them, and how many cycles sending it took.
+void load_sent(struct port_load *, uint64_t cycles, const struct load_row *, unsigned rows);
 
 #endif

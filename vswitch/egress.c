@@ -104,24 +104,37 @@ static unsigned hand_over(struct worker *w, struct port_worker *pw, unsigned que
 // A flush that is measured, see cycles.h.
 struct measured {
 	uint64_t start;
-	uint64_t took[TX_BATCH]; // when they were received; then how long they took, ns
+	unsigned rows;
+	struct load_row row[TX_BATCH]; // with the time stamp of their burst first
 };
 
 static __rte_noinline void measure_start(struct measured *f, struct port_worker *pw, struct rte_mbuf **m, unsigned n)
 {
 	pw->load.flushes_left = FLUSH_EVERY;
-	for (unsigned i = 0; i < n; i++)
-		f->took[i] = pkt_of(m[i])->rx_tsc;
+	f->rows = 0;
+	for (unsigned i = 0, first; i < n;) {
+		uint64_t tsc = pkt_of(m[i])->rx_tsc;
+
+		for (first = i++; i < n && pkt_of(m[i])->rx_tsc == tsc; i++)
+			;
+		f->row[f->rows++] = (struct load_row){.ns = tsc, .packets = i - first};
+	}
 	f->start = rte_rdtsc();
 }
 
+// The device took the first ones.
 static __rte_noinline void measure_end(struct measured *f, struct port_worker *pw, unsigned taken)
 {
 	uint64_t now = rte_rdtsc();
 
-	for (unsigned i = 0; i < taken; i++)
-		f->took[i] = clock_cycles_to_ns(now - f->took[i]);
-	load_sent(&pw->load, now - f->start, f->took, taken);
+	for (unsigned i = 0; i < f->rows; i++) {
+		struct load_row *row = &f->row[i];
+
+		row->ns = clock_cycles_to_ns(now - row->ns);
+		row->packets = RTE_MIN(row->packets, taken);
+		taken -= row->packets;
+	}
+	load_sent(&pw->load, now - f->start, f->row, f->rows);
 }
 
 static inline bool measure_due(struct port_worker *pw)

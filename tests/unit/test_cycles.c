@@ -7,12 +7,12 @@
 static void sampled_latency(void **state)
 {
 	struct port_load l = {0}, sum = {0};
-	uint64_t ns[] = {500, 500, 500, 100};
+	struct load_row row[] = {{500, 3}, {100, 1}}, none[] = {{500, 0}};
 
 	load_init(&l);
 	assert_int_equal(l.flushes_left, 1);
 	// The flush stands for itself only.
-	load_sent(&l, 400, ns, 4);
+	load_sent(&l, 400, row, 2);
 	load_read(&l, &sum);
 	assert_int_equal(histogram_count(&sum.latency), 4);
 	assert_int_equal(sum.latency.bucket[histogram_index(500)], 3);
@@ -21,7 +21,7 @@ static void sampled_latency(void **state)
 	assert_int_equal(sum.tx_cycles, 400);
 	// For itself and six before it: 7.5 of 10, and the rest.
 	l.sent_since = 6;
-	load_sent(&l, 400, ns, 4);
+	load_sent(&l, 400, row, 2);
 	memset(&sum, 0, sizeof sum);
 	load_read(&l, &sum);
 	assert_int_equal(histogram_count(&sum.latency), 14);
@@ -30,7 +30,7 @@ static void sampled_latency(void **state)
 	assert_int_equal(l.sent_since, 0);
 	// The device took none of them: the next one stands for those before.
 	l.sent_since = 6;
-	load_sent(&l, 400, ns, 0);
+	load_sent(&l, 400, none, 1);
 	assert_int_equal(l.sent_since, 6);
 }
 
