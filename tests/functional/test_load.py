@@ -109,7 +109,7 @@ def test_cycles(ports):
         return now["receive"]["packets"] > 0 and now["look-up"]["packets"] > 0 and now["egress"]["packets"] > 0
     wait_for(measured, 20 * SLOW, lambda: f"bursts to be measured: {parts()}", 0)
     now = parts()
-    assert {"receive", "parse", "look-up", "serve", "resolve", "run", "egress", "publish", "stage mtu", "stage rule", "stage storm"} == set(now)
+    assert {"receive", "parse", "look-up", "serve", "resolve", "run", "egress", "publish", "stage mtu", "stage rule", "stage storm"} <= set(now)
     assert now["parse"]["cycles_each"] > 0 and abs(sum(row["share_percent"] for row in now.values()) - 100) < 1
 
 
