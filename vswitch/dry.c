@@ -209,16 +209,52 @@ void dry_free(struct dry_run *r)
 	memset(r, 0, sizeof *r);
 }
 
+bool dry_is_packet(const struct dry_run *r, const struct dry_out *o)
+{
+	const struct lport *lp = lport_get(o->port);
+
+	switch ((enum out_kind)r->decision.out_kind) {
+	case OUT_PORT:
+		return o->port == r->decision.out;
+	case OUT_FLOOD:
+		return lp && !lp->reserved;
+	default:
+		return false;
+	}
+}
+
+const struct dry_out *dry_first(const struct dry_run *r)
+{
+	for (unsigned i = 0; i < r->n_out; i++)
+		if (dry_is_packet(r, &r->out[i]))
+			return &r->out[i];
+	return NULL;
+}
+
 unsigned dry_ports(const struct dry_run *r)
 {
 	bool seen[MAX_PORTS] = {false};
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < r->n_out; i++) {
+		if (!dry_is_packet(r, &r->out[i]))
+			continue;
 		n += !seen[r->out[i].port];
 		seen[r->out[i].port] = true;
 	}
 	return n;
+}
+
+uint16_t dry_reason(const struct dry_run *r)
+{
+	if (r->decision.out_kind == OUT_DROP)
+		return r->decision.out;
+	if (dry_first(r))
+		return 0;
+	for (unsigned i = 0; i < r->n_drop; i++)
+		if (r->decision.out_kind != OUT_PORT || r->drop[i].port == r->decision.out)
+			return r->drop[i].reason;
+	return r->n_drop ? r->drop[r->n_drop - 1].reason : 0;
 }
 
 int dry_init(void)

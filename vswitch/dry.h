@@ -53,7 +53,12 @@ int dry_init(void);
 // 0, or -ENOMEM. The overlay is read, and gets the packet's own effects.
 int dry_send(const struct dry_packet *, struct dry_overlay *, struct dry_run *);
 void dry_free(struct dry_run *);
-// By how many ports something would leave.
+// Whether it is the packet itself, and no copy that a rule or a mirror made of it; the first such, NULL: it doesn't leave.
+bool dry_is_packet(const struct dry_run *, const struct dry_out *);
+const struct dry_out *dry_first(const struct dry_run *);
+// By how many ports it would leave.
 unsigned dry_ports(const struct dry_run *);
+// For which reason the packet itself would be dropped; 0: it would not.
+uint16_t dry_reason(const struct dry_run *);
 
 #endif

@@ -51,10 +51,12 @@ static const struct dry_out *reached(const struct explanation *e, uint16_t netwo
 		const struct dry_out *o = &e->run.out[i];
 		bool known = o->len >= 6 && fdb_lookup(fdb_key(network, o->bytes), &at);
 
+		if (!dry_is_packet(&e->run, o))
+			continue;
 		if (who ? who->port == o->port : known && at.port == o->port)
 			return o;
 	}
-	return e->run.n_out ? &e->run.out[0] : NULL;
+	return dry_first(&e->run);
 }
 
 int explain_answer(const struct explanation *to, struct dry_overlay *overlay, struct explanation *e, char **error)
@@ -67,7 +69,8 @@ int explain_answer(const struct explanation *to, struct dry_overlay *overlay, st
 
 	memset(e, 0, sizeof *e);
 	*error = NULL;
-	if (to->run.n_out && answer_from(to->run.out[0].bytes, to->run.out[0].len, &v6, ip))
+	const struct dry_out *first = dry_first(&to->run);
+	if (first && answer_from(first->bytes, first->len, &v6, ip))
 		who = neighbour_find(network, v6, ip, NULL);
 	const struct dry_out *o = reached(to, network, who);
 	const struct port *port = o ? port_get(o->port) : NULL;

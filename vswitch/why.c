@@ -85,30 +85,30 @@ static void choose_egress(struct why *y)
 	if (r->decision.out_kind == OUT_PORT)
 		y->out = port_get(r->decision.out);
 	else if (dry_ports(r) == 1)
-		y->out = port_get(r->out[0].port);
+		y->out = port_get(dry_first(r)->port);
 }
 
 // ---- what is said
 
 static bool arrives(const struct why *y)
 {
-	return y->e.run.n_out > 0;
+	return dry_first(&y->e.run) != NULL;
 }
 
 static const char *verdict(const struct why *y, const enum why_state *state, const struct buf *text, struct buf *b)
 {
-	const struct dry_drop *d = why_first_drop(&y->e.run);
+	uint16_t reason = dry_reason(&y->e.run);
 	unsigned ports = dry_ports(&y->e.run);
 
 	if (!arrives(y)) {
 		buf_add(b, "it doesn't arrive: dropped");
-		if (d)
-			buf_add(b, " (%s.%s): %s", reason_get(d->reason)->module, reason_get(d->reason)->name,
-				reason_get(d->reason)->text);
+		if (reason)
+			buf_add(b, " (%s.%s): %s", reason_get(reason)->module, reason_get(reason)->name,
+				reason_get(reason)->text);
 		return "dropped";
 	}
 	if (ports == 1)
-		buf_add(b, "it arrives at port %s", name_of(y->e.run.out[0].port));
+		buf_add(b, "it arrives at port %s", name_of(dry_first(&y->e.run)->port));
 	else
 		buf_add(b, "it is flooded to %u ports", ports);
 	if (!y->answered && !why_comes_back(y)) {

@@ -39,6 +39,5 @@ extern const struct why_check why_checks[WHY_CHECKS];
 
 // Whether the answer would leave by the port that the packet came in by.
 bool why_comes_back(const struct why *);
-const struct dry_drop *why_first_drop(const struct dry_run *);
 
 #endif

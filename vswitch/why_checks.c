@@ -375,15 +375,10 @@ static enum why_state check_drops(const struct why *y, struct buf *b)
 
 // ---- the answer
 
-const struct dry_drop *why_first_drop(const struct dry_run *r)
-{
-	return r->n_drop ? &r->drop[0] : NULL;
-}
-
 bool why_comes_back(const struct why *y)
 {
 	for (unsigned i = 0; !y->answered && i < y->back.run.n_out; i++)
-		if (y->back.run.out[i].port == y->in->id)
+		if (y->back.run.out[i].port == y->in->id && dry_is_packet(&y->back.run, &y->back.run.out[i]))
 			return true;
 	return false;
 }
@@ -414,9 +409,10 @@ static enum why_state check_answer(const struct why *y, struct buf *b)
 
 	if (y->answered) {
 		buf_add(b, "no answer: %s", y->no_answer ? y->no_answer : "out of memory");
-		return y->e.run.n_out ? WHY_UNKNOWN : WHY_PROBLEM;
+		return dry_first(&y->e.run) ? WHY_UNKNOWN : WHY_PROBLEM;
 	}
-	const struct dry_drop *d = why_first_drop(&y->back.run);
+	const struct dry_out *out = dry_first(&y->back.run);
+	uint16_t reason = dry_reason(&y->back.run);
 	const char *from = y->back.assumed.port->name;
 	if (look_for_answers(y, &l)) {
 		buf_add(b, "one like the answer was ");
@@ -428,12 +424,12 @@ static enum why_state check_answer(const struct why *y, struct buf *b)
 			y->e.assumed.guessed_dst ? "if who is meant is there, " : "", from, y->in->name);
 		return y->e.assumed.guessed_dst ? WHY_UNKNOWN : WHY_OK;
 	}
-	if (d)
-		buf_add(b, "the answer from port %s is dropped (%s.%s): %s", from, reason_get(d->reason)->module,
-			reason_get(d->reason)->name, reason_get(d->reason)->text);
+	if (reason)
+		buf_add(b, "the answer from port %s is dropped (%s.%s): %s", from, reason_get(reason)->module,
+			reason_get(reason)->name, reason_get(reason)->text);
 	else
-		buf_add(b, "the answer from port %s leaves by port %s, not by %s", from,
-			y->back.run.n_out ? name_of(y->back.run.out[0].port) : "?", y->in->name);
+		buf_add(b, "the answer from port %s leaves by port %s, not by %s", from, out ? name_of(out->port) : "?",
+			y->in->name);
 	return WHY_PROBLEM;
 }
 

@@ -82,6 +82,19 @@ def test_answer_that_is_dropped(ports):
     assert checks["decision"][0] == "ok"
 
 
+def test_copies(ports):
+    """Copies for somebody who watches are no arrival, and nobody there answers."""
+    ports.tap("probe", "--network", "red")
+    ports.weirctl("flow", "add", "--priority", 10, "tcp", "mirror:probe,normal")
+    ports.weirctl("flow", "add", "--priority", 20, "tcp,tp_dst=80", "mirror:probe,drop")
+    data, checks = why(ports, "tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_dst=443")
+    assert data["verdict"] == "passes" and data["text"].startswith("it arrives at port b"), data
+    data, checks = why(ports, "tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_dst=80")
+    assert data["verdict"] == "dropped" and "(rule.DROP)" in data["text"] and "reaches nobody" in checks["answer"][1]
+    said = ports.ask("explain", "--reply", "--port", "a", "tcp,nw_dst=10.0.0.2,tp_dst=80")
+    assert [o["port"] for o in said["out"]] == ["probe"] and said["no_reply"] == "the packet reaches nobody"
+
+
 def test_answer_that_was_lost(ports):
     """One that came with a tag that it should not have had."""
     ports.tap("trk", "--vlan-mode", "trunk", "--trunks", "red")
