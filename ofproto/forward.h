@@ -26,6 +26,10 @@ void forward_init(void);
 void forward_burst(struct worker *, uint16_t port, struct rte_mbuf **, unsigned n);
 // Resolves what waits in the port's queue, within the budget of one turn. Returns how many still wait.
 unsigned forward_misses(struct worker *, uint16_t port);
+// Whether a guest's port is to be left alone this time, because the queue of misses might not take what another burst adds: its packets wait in
+// the guest's ring then, and the guest waits when that is full. Not for long on end: who sends nothing but unknown flows all the time loses packets
+// instead, so that those of known flows come through.
+bool forward_hold(struct worker *, uint16_t port);
 // The port goes: drops what waits.
 void forward_drain(struct worker *, uint16_t port);
 // Of the run of an ingress stage that writes: a copy of the packet as it is now, with n fields set, leaves by port `out`, past the egress stages. `tag`: as

@@ -105,9 +105,15 @@ static unsigned poll_queues(struct thread *t, const struct rxq_list *list)
 	for (unsigned i = 0; list && i < list->n; i++) {
 		const struct rxq *q = &list->rxq[i];
 		struct rte_mbuf *m[BURST];
-		uint64_t start = rte_rdtsc();
-		uint16_t n = q->device->ops->rx(q->device->dev, q->queue, t->w.pool, m, BURST);
 		struct port_worker *pw = worker_port(&t->w, q->port);
+		uint64_t start = rte_rdtsc();
+
+		if (unlikely(t->w.tally.misses) && q->device->ops->guest && forward_hold(&t->w, q->port)) {
+			resolve_waiting(t, pw, start);
+			active++;
+			continue;
+		}
+		uint16_t n = q->device->ops->rx(q->device->dev, q->queue, t->w.pool, m, BURST);
 
 		if (!n) {
 			if (unlikely(pw && pw->miss_n))

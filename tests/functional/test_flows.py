@@ -27,6 +27,11 @@ def station(lab, name, address):
     return space
 
 
+def udp(src, dst):
+    from scapy.all import IP, UDP, Ether, raw
+    return raw(Ether(src=mac(src), dst=mac(dst)) / IP(src="10.0.0.0", dst="10.0.0.1", chksum=0) / UDP(sport=1, dport=2, chksum=0) / bytes(18))
+
+
 def resident(lab):
     """Kilobytes of memory that are the daemon's own."""
     with open(f"/proc/{lab.daemon.pid}/smaps_rollup") as f:
@@ -82,6 +87,35 @@ def test_attack(ports):
     finally:
         one.close()
         two.close()
+
+
+def test_the_profile_changes(ports):
+    """Rules make one flow many, 65,536 from each of two guests at full speed, then others, then one again. No packet is lost for it."""
+    packets = 4096 if SLOW > 1 else (1 << 20 if LONG else 1 << 18)
+    ports.weirctl("config", "set", "resolve-queue=64")
+    with plug(ports, "vm1", guest="size=1024") as one, plug(ports, "vm2", guest="size=1024") as two:
+        guests = {one: udp(1, 2), two: udp(2, 1)}
+        for guest, data in guests.items():
+            guest.capture(0, False)
+            guest.tx(0, data)
+        wait_for(lambda: len(ports.fdb("blue")) == 2, 10 * SLOW, "both to be known")
+        for words, flows in ((["flow", "add", "--network", "blue", "ip,nw_src=192.0.2.1,actions=drop"], True),
+                             (["flow", "add", "--network", "blue", "udp,nw_src=192.0.2.1,tp_dst=7,actions=drop"], True),
+                             (["flow", "del", "all"], False)):
+            before = {name: ports.stats(name) for name in ("vm1", "vm2")}
+            for guest, data in guests.items():
+                guest.blast(0, packets, data, vary=[(28, 2)])
+            ports.weirctl(*words)
+            for guest, data in guests.items():
+                guest.blasted(0, 60 * SLOW)
+                guest.blast(0, packets, data, vary=[(28, 2)])
+            for name, guest in zip(before, guests):
+                guest.blasted(0, 60 * SLOW)
+                after = ports.settle(name, before[name]["rx_packets"] + 2 * packets, 20)
+                assert after["resolved"] - before[name]["resolved"] >= (min(packets, 65536) if flows else 1)
+        for name in ("vm1", "vm2"):
+            drops = ports.drops(name)
+            assert set(drops) <= {"tx.NO_BUFFERS", "tx.QUEUE_FULL"}, drops  # a guest that has no processor takes nothing
 
 
 def test_queues_move_away_from_misses(ports):

@@ -422,6 +422,65 @@ static void the_queue_has_a_bound(void **state)
 		;
 }
 
+// A guest's port that is full of misses is left alone until there is room again, but not for ever.
+static void a_guest_waits_for_its_flows(void **state)
+{
+	struct rte_mbuf *m[BURST];
+	unsigned sent = 0, bursts = 0;
+
+	lab.traced = false;
+	lab.w.resolve_budget = 16;
+	lab.w.miss_limit = 2 * BURST;
+	assert_false(forward_hold(&lab.w, a->id));
+	assert_false(forward_hold(&lab.w, 99)); // no such port
+	for (unsigned turn = 0; turn < 200; turn++) {
+		if (forward_hold(&lab.w, a->id)) {
+			forward_misses(&lab.w, a->id);
+			continue;
+		}
+		for (unsigned i = 0; i < BURST; i++)
+			m[i] = numbered(sent + i, 1000 + turn, 0);
+		lab_burst(a->id, m, BURST);
+		sent += BURST;
+		bursts++;
+	}
+	while (forward_misses(&lab.w, a->id))
+		;
+	worker_publish(&lab.w);
+	assert_in_range(bursts, 90, 110); // 32 packets come with each, 16 are resolved in a turn
+	assert_int_equal(lab.w.tally.misses, 0);
+	assert_int_equal(lab_drops(a->id, "flow.RESOLVE_QUEUE"), 0);
+	assert_int_equal(lab_count(a->id, COUNT_RESOLVED), sent);
+	// It never gets empty.
+	lab.w.resolve_budget = 0;
+	for (unsigned n = 0; n < 2; n++) {
+		for (unsigned i = 0; i < BURST; i++)
+			m[i] = numbered(sent + i, 10 + n, 0);
+		lab_burst(a->id, m, BURST);
+	}
+	assert_int_equal(lab.w.tally.misses, 2 * BURST);
+	assert_true(forward_hold(&lab.w, a->id));
+	for (unsigned n = 0; n < 9; n++) {
+		lab_advance_ms(50);
+		assert_true(forward_hold(&lab.w, a->id));
+	}
+	lab_advance_ms(50);
+	assert_false(forward_hold(&lab.w, a->id));
+	lab_burst(a->id, (struct rte_mbuf *[]){numbered(7, 20, 0)}, 1);
+	assert_int_equal(lab_drops(a->id, "flow.RESOLVE_QUEUE"), 1);
+	// When there was room for a while, it has all its patience again.
+	forward_drain(&lab.w, a->id);
+	assert_int_equal(lab.w.tally.misses, 0);
+	lab_advance_ms(200);
+	for (unsigned n = 0; n < 2; n++) {
+		for (unsigned i = 0; i < BURST; i++)
+			m[i] = numbered(sent + i, 20 + n, 0);
+		lab_burst(a->id, m, BURST);
+	}
+	assert_true(forward_hold(&lab.w, a->id));
+	forward_drain(&lab.w, a->id);
+}
+
 static void a_port_goes_while_its_packets_wait(void **state)
 {
 	struct rte_mbuf *m[BURST];
@@ -959,6 +1018,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(traced_and_others_keep_their_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(order_is_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_queue_has_a_bound, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_guest_waits_for_its_flows, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_port_goes_while_its_packets_wait, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_network_goes_while_packets_wait, setup, teardown),
 		cmocka_unit_test_setup_teardown(copies_are_counted_and_whole, setup, teardown),
