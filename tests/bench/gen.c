@@ -1,17 +1,20 @@
 // gen: the generator of the bench: two virtio-user ports that listen, one thread that sends and receives on both as fast as it
 // can.
 //
-//     gen [EAL options] -- PATH0 PATH1 [DEVARGS]
+//     gen [EAL options] -- PATH0 PATH1 [DEVARGS [PATH2 PATH3]]
 //
-// DEVARGS are given to both ports (net_virtio_user), such as queue_size=1024,packed_vq=1. "ready" is printed when a switch has
-// connected to both sockets. Then each line on stdin is answered by one line, "error SENTENCE" or JSON:
+// DEVARGS are given to all ports (net_virtio_user), such as queue_size=1024,packed_vq=1. The second pair of ports are those of
+// the probe: quiet neighbours, whose packets carry the time at which they were sent. "ready" is printed when a switch has
+// connected to all sockets. Then each line on stdin is answered by one line, "error SENTENCE" or JSON:
 //
 //     mix [flows=N] [macs=N] [bytes=N] [random=pairs|source]   what is sent from now on: see frames.h; macs=0: a pair for each
-//     conversation learn [rate=PPS]          each flow once, in order, both ways; then what comes back is waited for run
-//     [seconds=S] [warm=S] [rate=PPS] [one=1] [watch=PID/TID]...
+//                               conversation
+//     learn [rate=PPS]          each flow once, in order, both ways; then what comes back is waited for
+//     run [seconds=S] [warm=S] [rate=PPS] [senders=N] [probe=PPS] [watch=PID/TID]...
 //                               sends for `warm` seconds, then measures for `seconds`; rate: packets per second and side, 0:
-//                               all that the rings take; one: side 0 alone sends; watch: threads whose time on a processor is
-//                               measured as well
+//                               all that the rings take; senders: 1: side 0 alone sends, 0: none; probe: packets a second from
+//                               one port of the probe to the other, whose latency is told; watch: threads whose time on a
+//                               processor is measured as well
 //     quit
 //
 // What a ring doesn't take is kept and offered again, so a ring that is full costs next to nothing, and says that the switch is
@@ -59,7 +62,21 @@ struct tally {
 	uint64_t sent[2], received[2], other[2], offers[2], full[2];
 };
 
+// The quiet neighbours. What their packets took is counted by the microsecond.
+#define PROBE_BYTES 96
+#define PROBE_MAX_US 100000
+
+struct probe {
+	uint16_t port[2];
+	bool on;
+	uint64_t rate, start, sent, received; // a rate of 0: it rests
+	uint8_t frame[2][PROBE_BYTES];        // of either direction
+	uint32_t took[PROBE_MAX_US + 1];      // the last one: that long or longer
+	uint64_t longest;                     // TSC
+};
+
 static struct side sides[2];
+static struct probe probe;
 static struct tally tally;
 static struct mix mix = {.flows = 64, .macs = 8, .bytes = 64};
 static uint32_t conversations, stride, slot; // slot: bytes from one frame to the next
@@ -75,18 +92,18 @@ static __attribute__((noreturn)) void fail(const char *text)
 
 // ---- ports
 
-static void add_port(unsigned i, const char *path, const char *more)
+static void add_port(unsigned i, const char *path, const char *more, uint16_t *port)
 {
 	struct rte_eth_conf conf = {0};
 	char name[32], args[512];
 
 	snprintf(name, sizeof name, "net_virtio_user%u", i);
 	snprintf(args, sizeof args, "path=%s,server=1,queues=1%s%s", path, more ? "," : "", more ? more : "");
-	if (rte_eal_hotplug_add("vdev", name, args) < 0 || rte_eth_dev_get_port_by_name(name, &sides[i].port) < 0)
+	if (rte_eal_hotplug_add("vdev", name, args) < 0 || rte_eth_dev_get_port_by_name(name, port) < 0)
 		fail("a port can't be made: see stderr");
-	if (rte_eth_dev_configure(sides[i].port, 1, 1, &conf) < 0 ||
-	    rte_eth_rx_queue_setup(sides[i].port, 0, 0, SOCKET_ID_ANY, NULL, pool) < 0 ||
-	    rte_eth_tx_queue_setup(sides[i].port, 0, 0, SOCKET_ID_ANY, NULL) < 0 || rte_eth_dev_start(sides[i].port) < 0)
+	if (rte_eth_dev_configure(*port, 1, 1, &conf) < 0 ||
+	    rte_eth_rx_queue_setup(*port, 0, 0, SOCKET_ID_ANY, NULL, pool) < 0 ||
+	    rte_eth_tx_queue_setup(*port, 0, 0, SOCKET_ID_ANY, NULL) < 0 || rte_eth_dev_start(*port) < 0)
 		fail("a port can't be started: see stderr");
 }
 
@@ -197,6 +214,88 @@ static void receive(struct side *s, unsigned which)
 	rte_pktmbuf_free_bulk(m, n);
 }
 
+// ---- the probe
+
+static void probe_build(void)
+{
+	const struct mix m = {.flows = 2, .macs = 1, .bytes = PROBE_BYTES};
+
+	for (unsigned i = 0; i < 2; i++) {
+		frame_build(probe.frame[i], &m, 0, i);
+		frame_mac(probe.frame[i], 2 + !i, 0);
+		frame_mac(probe.frame[i] + 6, 2 + i, 0);
+	}
+	probe.on = true;
+}
+
+static bool probe_send(unsigned from)
+{
+	struct rte_mbuf *m = rte_pktmbuf_alloc(pool);
+	uint64_t now;
+
+	if (!m)
+		return false;
+	memcpy(rte_pktmbuf_append(m, PROBE_BYTES), probe.frame[from], PROBE_BYTES);
+	now = rte_rdtsc();
+	memcpy(rte_pktmbuf_mtod_offset(m, void *, PROBE_BYTES - sizeof now), &now, sizeof now);
+	if (rte_eth_tx_burst(probe.port[from], 0, &m, 1))
+		return true;
+	rte_pktmbuf_free(m);
+	return false;
+}
+
+static void probe_receive(void)
+{
+	struct rte_mbuf *m[RX_BURST];
+	uint64_t sent, took;
+
+	for (unsigned i = 0; i < 2; i++) {
+		uint16_t n = rte_eth_rx_burst(probe.port[i], 0, m, RX_BURST);
+		uint64_t now = rte_rdtsc();
+
+		for (uint16_t k = 0; k < n; k++) {
+			// Both are of the same network as nobody else.
+			if (i == 1 && m[k]->data_len == PROBE_BYTES) {
+				memcpy(&sent, rte_pktmbuf_mtod_offset(m[k], void *, PROBE_BYTES - sizeof sent), sizeof sent);
+				took = now - sent;
+				probe.longest = RTE_MAX(probe.longest, took);
+				took /= hz / 1000000;
+				probe.took[RTE_MIN(took, (uint64_t)PROBE_MAX_US)]++;
+				probe.received++;
+			}
+		}
+		rte_pktmbuf_free_bulk(m, n);
+	}
+}
+
+static void probe_go(uint64_t now)
+{
+	probe_receive();
+	if (probe.rate && (double)(now - probe.start) * (double)probe.rate / (double)hz > (double)probe.sent)
+		probe.sent += probe_send(0);
+}
+
+static void probe_begin(uint64_t rate)
+{
+	probe.rate = rate;
+	probe.sent = probe.received = probe.longest = 0;
+	memset(probe.took, 0, sizeof probe.took);
+	probe.start = rte_rdtsc();
+}
+
+// The latency, in microseconds, that so large a share of the packets had at most.
+static unsigned probe_quantile(double share)
+{
+	uint64_t sum = 0;
+
+	for (unsigned us = 0; us < PROBE_MAX_US; us++) {
+		sum += probe.took[us];
+		if (probe.received && (double)sum >= share * (double)probe.received)
+			return us;
+	}
+	return PROBE_MAX_US;
+}
+
 static void drain(void)
 {
 	uint64_t quiet = rte_rdtsc(), last = 0;
@@ -207,8 +306,10 @@ static void drain(void)
 				transmit(&sides[i], i, 0, 0);
 			receive(&sides[i], i);
 		}
-		uint64_t now =
-			tally.received[0] + tally.received[1] + tally.other[0] + tally.other[1] + tally.sent[0] + tally.sent[1];
+		if (probe.on)
+			probe_receive();
+		uint64_t now = probe.received + tally.received[0] + tally.received[1] + tally.other[0] + tally.other[1] +
+			       tally.sent[0] + tally.sent[1];
 		if (now != last)
 			quiet = rte_rdtsc();
 		last = now;
@@ -245,6 +346,8 @@ static unsigned send_until(uint64_t end, unsigned n, uint64_t rate, uint64_t mos
 				transmit(s, i, (uint16_t)may, step);
 			finished &= sent >= most;
 		}
+		if (probe.on)
+			probe_go(now);
 		uint64_t then = now;
 		now = rte_rdtsc();
 		if (unlikely(now - then > hz / 1000000 * GAP_US)) {
@@ -325,6 +428,10 @@ static void do_learn(char *words)
 		}
 	}
 	aim(1);
+	if (probe.on) {
+		probe_send(1);
+		probe_send(0);
+	}
 	send_until(rte_rdtsc() + 60 * hz, 2, rate, conversations, 1, 0, NULL);
 	drain();
 	printf("{\"sent\": %" PRIu64 ", \"received\": %" PRIu64 "}\n",
@@ -334,7 +441,7 @@ static void do_learn(char *words)
 
 struct run {
 	double seconds, warm;
-	uint64_t rate;
+	uint64_t rate, probe;
 	unsigned senders, n_watched;
 	struct watched watched[WATCHED + 1]; // the first is this thread
 };
@@ -344,11 +451,10 @@ static bool parse_run(char *words, struct run *r)
 	*r = (struct run){.seconds = 1, .warm = 0.2, .senders = 2, .n_watched = 1};
 	for (char *word, *save = words; (word = strsep(&save, " "));) {
 		if (!*word || sscanf(word, "seconds=%lf", &r->seconds) == 1 || sscanf(word, "warm=%lf", &r->warm) == 1 ||
-		    sscanf(word, "rate=%" SCNu64, &r->rate) == 1)
+		    sscanf(word, "rate=%" SCNu64, &r->rate) == 1 || sscanf(word, "probe=%" SCNu64, &r->probe) == 1 ||
+		    (sscanf(word, "senders=%u", &r->senders) == 1 && r->senders <= 2))
 			continue;
-		if (!strcmp(word, "one=1")) {
-			r->senders = 1;
-		} else if (!strncmp(word, "watch=", 6) && strchr(word, '/') && r->n_watched <= WATCHED) {
+		if (!strncmp(word, "watch=", 6) && strchr(word, '/') && r->n_watched <= WATCHED) {
 			snprintf(r->watched[r->n_watched].name, sizeof r->watched->name, "%s", word + 6);
 			r->n_watched++;
 		} else {
@@ -375,6 +481,7 @@ static void do_run(char *words)
 	memcpy(earlier, r.watched, sizeof earlier);
 	double steal = stolen();
 	before = tally;
+	probe_begin(r.probe);
 	uint64_t start = rte_rdtsc(), sample = hz / 10;
 	unsigned n = send_until(start + (uint64_t)(r.seconds * (double)hz), r.senders, r.rate, 0, stride, sample, samples);
 	uint64_t cycles = rte_rdtsc() - start;
@@ -383,6 +490,7 @@ static void do_run(char *words)
 	for (unsigned i = 0; i < r.n_watched; i++)
 		watch(&r.watched[i]);
 	uint64_t longest = gap_longest, gaps = gap_sum;
+	probe.rate = 0;
 	drain();
 	for (unsigned i = 0; i < sizeof t / sizeof(uint64_t); i++)
 		((uint64_t *)&t)[i] = ((uint64_t *)&after)[i] - ((uint64_t *)&before)[i];
@@ -402,7 +510,13 @@ static void do_run(char *words)
 		printf("%s{\"thread\": \"%s\", \"ran\": %.4f, \"waited\": %.4f}", i ? ", " : "", i ? r.watched[i].name : "self",
 		       (double)(r.watched[i].ran - earlier[i].ran) / 1e9 / seconds,
 		       (double)(r.watched[i].waited - earlier[i].waited) / 1e9 / seconds);
-	printf("], \"samples_mpps\": [");
+	printf("], ");
+	if (r.probe)
+		printf("\"probe\": {\"sent\": %" PRIu64 ", \"received\": %" PRIu64
+		       ", \"median_us\": %u, \"p99_us\": %u, \"p999_us\": %u, \"longest_us\": %.0f}, ",
+		       probe.sent, probe.received, probe_quantile(0.5), probe_quantile(0.99), probe_quantile(0.999),
+		       (double)probe.longest * 1e6 / (double)hz);
+	printf("\"samples_mpps\": [");
 	for (unsigned i = 0; i < n; i++)
 		printf("%s%.3f", i ? ", " : "",
 		       (double)(samples[i] - (i ? samples[i - 1] : before.received[0] + before.received[1])) * 10 / 1e6);
@@ -461,13 +575,18 @@ int main(int argc, char **argv)
 	if (used < 0)
 		fail("EAL: see stderr");
 	if (argc - used < 3)
-		fail("usage: gen [EAL options] -- PATH0 PATH1 [DEVARGS]");
+		fail("usage: gen [EAL options] -- PATH0 PATH1 [DEVARGS [PATH2 PATH3]]");
 	hz = rte_get_tsc_hz();
 	pool = rte_pktmbuf_pool_create("packets", 16383, 512, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
 	if (!pool)
 		fail("no memory for packets");
+	const char *devargs = argc - used > 3 ? argv[used + 3] : NULL;
 	for (unsigned i = 0; i < 2; i++)
-		add_port(i, argv[used + 1 + (int)i], argc - used > 3 ? argv[used + 3] : NULL);
+		add_port(i, argv[used + 1 + (int)i], devargs, &sides[i].port);
+	for (unsigned i = 0; i < 2 && argc - used > 5; i++)
+		add_port(2 + i, argv[used + 4 + (int)i], devargs, &probe.port[i]);
+	if (argc - used > 5)
+		probe_build();
 	if (set_mix(&mix))
 		fail("no memory for frames");
 	printf("ready\n");
@@ -480,6 +599,10 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < 2; i++) {
 		rte_eth_dev_stop(sides[i].port);
 		rte_eth_dev_close(sides[i].port);
+		if (probe.on) {
+			rte_eth_dev_stop(probe.port[i]);
+			rte_eth_dev_close(probe.port[i]);
+		}
 	}
 	rte_eal_cleanup();
 	return 0;

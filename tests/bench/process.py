@@ -147,17 +147,17 @@ def pingpong(program, cpus, nice, milliseconds=20):
 
 
 class Generator:
-    """gen.c with its two listening sockets, paths[0] and paths[1]."""
+    """gen.c with its two listening sockets, paths[0] and paths[1]. probe: two more, of the quiet neighbours."""
 
-    def __init__(self, program, rundir, cpu, nice=0, devargs=None):
+    def __init__(self, program, rundir, cpu, nice=0, devargs=None, probe=()):
         self.rundir = Path(rundir)
         self.paths = [str(self.rundir / "a.sock"), str(self.rundir / "b.sock")]
-        for path in self.paths:
+        for path in [*self.paths, *probe]:
             Path(path).unlink(missing_ok=True)
         self.log = str(self.rundir / "gen.log")
         prefix = f"bench-gen-{os.getpid()}"
         self.process = spawn([program, "--lcores", f"0@{cpu}", "--in-memory", "--single-file-segments", "--no-pci", "--no-telemetry",
-                              "--file-prefix", prefix, "--log-level", "lib.eal:error", "--", *self.paths, *([devargs] if devargs else [])],
+                              "--file-prefix", prefix, "--log-level", "lib.eal:error", "--", *self.paths, *([devargs] if devargs else []), *probe],
                              self.log, cpus={cpu}, nice=nice, stdin=subprocess.PIPE, bufsize=0,
                              env={**os.environ, "RUNTIME_DIRECTORY": str(self.rundir)})
         self.buffer = b""
