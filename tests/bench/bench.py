@@ -110,7 +110,8 @@ class Session:
         try:
             b, args = self.bench, self.bench.args
             self.peer = b.make_peer(self.name, self.rundir)
-            self.generator = Generator(b.program("gen"), self.rundir, b.cpus[1], args.nice, args.devargs).listening()
+            self.generator = Generator(b.program("gen"), self.rundir, b.cpus[1], args.nice,
+                                       args.devargs + (",tso=1" if ROWS[self.row]["mix"].get("tso") else "")).listening()
             self.peer.start(self.generator.paths)
             self.generator.ready()
             found = []
@@ -437,6 +438,7 @@ def main(argv):
                 raise BenchError("which rows? scripts/bench --list names them")
             signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
             if args.instructions:
+                args.rows = [row for row in args.rows if "tso" not in ROWS[row]["mix"]]  # which is for devices
                 return instructions(args)
             bench = Bench(args)
             bench.prepare()

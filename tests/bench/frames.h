@@ -14,12 +14,15 @@
 #include <rte_byteorder.h>
 #include <rte_ether.h>
 #include <rte_ip.h>
+#include <rte_tcp.h>
 #include <rte_udp.h>
 
 #define FRAME_MARK 0x57454952u // payload, network order
 #define FRAME_MIN 60           // Ethernet, IPv4, UDP and the mark; without the checksum of the wire
 #define FRAME_MAX 1514
-#define FRAME_HEADERS 42
+#define FRAME_HEADERS 42 // of UDP
+#define FRAME_TSO_HEADERS 54
+#define FRAME_TSO_MAX 65226 // what Linux sends at once with an MTU of 1,500
 
 enum mix_random {
 	MIX_FIXED, // the flows again and again
@@ -31,6 +34,7 @@ struct mix {
 	uint32_t flows;
 	uint32_t macs;
 	uint32_t bytes;
+	uint32_t tso; // not 0: TCP, to be cut into segments of that many bytes by whoever can't take it whole
 	enum mix_random random;
 };
 
@@ -40,6 +44,11 @@ struct frame_mark {
 	uint8_t side; // that it was sent from
 	uint8_t spare[7];
 } __attribute__((packed)); // behind the UDP header there is no alignment
+
+static inline unsigned mix_headers(const struct mix *m)
+{
+	return m->tso ? FRAME_TSO_HEADERS : FRAME_HEADERS;
+}
 
 static inline uint32_t mix_conversations(const struct mix *m)
 {
@@ -93,7 +102,8 @@ static inline void frame_build(uint8_t *to, const struct mix *m, uint32_t conver
 	struct rte_ether_hdr *eth = (struct rte_ether_hdr *)(void *)to;
 	struct rte_ipv4_hdr *ip = (struct rte_ipv4_hdr *)(void *)(to + 14);
 	struct rte_udp_hdr *udp = (struct rte_udp_hdr *)(void *)(to + 34);
-	struct frame_mark *mark = (struct frame_mark *)(void *)(to + FRAME_HEADERS);
+	struct rte_tcp_hdr *tcp = (struct rte_tcp_hdr *)(void *)(to + 34);
+	struct frame_mark *mark = (struct frame_mark *)(void *)(to + mix_headers(m));
 	// The port says which of the connections between two stations it is.
 	uint16_t port[2] = {(uint16_t)(1024 + conversation % 60000), (uint16_t)(5000 + conversation / 60000)};
 	uint32_t length = m->bytes - 14;
@@ -105,13 +115,18 @@ static inline void frame_build(uint8_t *to, const struct mix *m, uint32_t conver
 	ip->version_ihl = 0x45;
 	ip->total_length = rte_cpu_to_be_16((uint16_t)length);
 	ip->time_to_live = 64;
-	ip->next_proto_id = 17;
+	ip->next_proto_id = m->tso ? 6 : 17;
 	ip->src_addr = rte_cpu_to_be_32((10u << 24) + ((side + 1) << 20) + station[side] + 1);
 	ip->dst_addr = rte_cpu_to_be_32((10u << 24) + ((!side + 1) << 20) + station[!side] + 1);
 	ip->hdr_checksum = rte_ipv4_cksum(ip);
 	udp->src_port = rte_cpu_to_be_16(port[side]);
 	udp->dst_port = rte_cpu_to_be_16(port[!side]);
-	udp->dgram_len = rte_cpu_to_be_16((uint16_t)(length - 20));
+	if (m->tso) { // the ports are where UDP has them
+		tcp->data_off = 5 << 4;
+		tcp->tcp_flags = RTE_TCP_ACK_FLAG;
+	} else {
+		udp->dgram_len = rte_cpu_to_be_16((uint16_t)(length - 20));
+	}
 	mark->magic = rte_cpu_to_be_32(FRAME_MARK);
 	mark->conversation = rte_cpu_to_be_32(conversation);
 	mark->side = (uint8_t)side;

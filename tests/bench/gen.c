@@ -5,9 +5,11 @@
 //
 // DEVARGS are given to all ports (net_virtio_user), such as queue_size=1024,packed_vq=1. The second pair of ports are those of
 // the probe: quiet neighbours, whose packets carry the time at which they were sent. "ready" is printed when a switch has
-// connected to all sockets. Then each line on stdin is answered by one line, "error SENTENCE" or JSON:
+// connected to all sockets. tso=1 among the DEVARGS: the ports have TSO, for mixes with it. Then each line on stdin is answered
+// by one line, "error SENTENCE" or JSON:
 //
-//     mix [flows=N] [macs=N] [bytes=N] [random=pairs|source]   what is sent from now on: see frames.h; macs=0: a pair for each
+//     mix [flows=N] [macs=N] [bytes=N] [tso=MSS] [random=pairs|source]   what is sent from now on: see frames.h; macs=0: a pair
+//     for each
 //                               conversation
 //     learn [rate=PPS]          each flow once, in order, both ways; then what comes back is waited for
 //     run [seconds=S] [warm=S] [rate=PPS] [senders=N] [probe=PPS] [watch=PID/TID]...
@@ -81,7 +83,8 @@ static struct tally tally;
 static struct mix mix = {.flows = 64, .macs = 8, .bytes = 64};
 static uint32_t conversations, stride, slot; // slot: bytes from one frame to the next
 static uint64_t state = 0x9e3779b97f4a7c15ULL;
-static struct rte_mempool *pool;
+static struct rte_mempool *pool, *large; // large: for frames with TSO, one buffer each
+static bool with_tso;
 static uint64_t hz, gap_longest, gap_sum;
 
 static __attribute__((noreturn)) void fail(const char *text)
@@ -101,6 +104,11 @@ static void add_port(unsigned i, const char *path, const char *more, uint16_t *p
 	snprintf(args, sizeof args, "path=%s,server=1,queues=1%s%s", path, more ? "," : "", more ? more : "");
 	if (rte_eal_hotplug_add("vdev", name, args) < 0 || rte_eth_dev_get_port_by_name(name, port) < 0)
 		fail("a port can't be made: see stderr");
+	if (with_tso) {
+		conf.rxmode.offloads = RTE_ETH_RX_OFFLOAD_TCP_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_LRO;
+		conf.rxmode.max_lro_pkt_size = UINT16_MAX;
+		conf.txmode.offloads = RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_TSO;
+	}
 	if (rte_eth_dev_configure(*port, 1, 1, &conf) < 0 ||
 	    rte_eth_rx_queue_setup(*port, 0, 0, SOCKET_ID_ANY, NULL, pool) < 0 ||
 	    rte_eth_tx_queue_setup(*port, 0, 0, SOCKET_ID_ANY, NULL) < 0 || rte_eth_dev_start(*port) < 0)
@@ -116,7 +124,8 @@ static const char *set_mix(const struct mix *m)
 
 	if (!new.macs)
 		new.macs = mix_root(n);
-	if (new.bytes < FRAME_MIN || new.bytes > FRAME_MAX || n > 1 << 23 || new.macs > 1 << 20)
+	if (new.bytes < FRAME_MIN || new.bytes > (new.tso ? FRAME_TSO_MAX : FRAME_MAX) || (new.tso && !with_tso) ||
+	    n > 1 << 23 || new.macs > 1 << 20)
 		return "no such packets: see frames.h";
 	for (unsigned i = 0; i < 2; i++) {
 		uint8_t *frames = aligned_alloc(64, (size_t)n * room);
@@ -151,9 +160,20 @@ static void aim(uint32_t step)
 	}
 }
 
+// Of a frame with TSO only the headers are written: what follows is of no interest.
+static void build_tso(struct rte_mbuf *m, const uint8_t *frame)
+{
+	memcpy(rte_pktmbuf_mtod(m, uint8_t *), frame, 128);
+	m->l2_len = 14;
+	m->l3_len = 20;
+	m->l4_len = 20;
+	m->tso_segsz = (uint16_t)mix.tso;
+	m->ol_flags |= RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_TCP_CKSUM | RTE_MBUF_F_TX_IPV4;
+}
+
 static bool build(struct side *s, unsigned which, uint16_t n, uint32_t step)
 {
-	if (rte_pktmbuf_alloc_bulk(pool, s->pending, n))
+	if (rte_pktmbuf_alloc_bulk(mix.tso ? large : pool, s->pending, n))
 		return false;
 	for (uint16_t i = 0; i < n; i++) {
 		struct rte_mbuf *m = s->pending[i];
@@ -162,6 +182,8 @@ static bool build(struct side *s, unsigned which, uint16_t n, uint32_t step)
 
 		if (likely(slot == 64))
 			memcpy(data, frame, 64);
+		else if (mix.tso)
+			build_tso(m, frame);
 		else
 			memcpy(data, frame, mix.bytes);
 		m->data_len = (uint16_t)mix.bytes;
@@ -200,14 +222,16 @@ static void receive(struct side *s, unsigned which)
 	// Magic and the other side's number, as they are in memory.
 	const struct frame_mark want = {.magic = rte_cpu_to_be_32(FRAME_MARK), .side = (uint8_t)!which};
 
+	const unsigned headers = mix_headers(&mix);
+
 	if (!n)
 		return;
 	for (uint16_t i = 0; i < n; i++)
 		rte_prefetch0(rte_pktmbuf_mtod(m[i], void *));
 	for (uint16_t i = 0; i < n; i++) {
-		const struct frame_mark *mark = rte_pktmbuf_mtod_offset(m[i], const struct frame_mark *, FRAME_HEADERS);
+		const struct frame_mark *mark = rte_pktmbuf_mtod_offset(m[i], const struct frame_mark *, headers);
 
-		good += m[i]->data_len == mix.bytes && mark->magic == want.magic && mark->side == want.side;
+		good += m[i]->pkt_len == mix.bytes && mark->magic == want.magic && mark->side == want.side;
 	}
 	tally.received[which] += good;
 	tally.other[which] += n - good;
@@ -533,7 +557,8 @@ static void do_mix(char *words)
 		    (!strcmp(kind, "pairs") || !strcmp(kind, "source") || !strcmp(kind, "no"))) {
 			m.random = kind[0] == 'p' ? MIX_PAIRS : kind[0] == 's' ? MIX_SOURCE : MIX_FIXED;
 		} else if (*word && sscanf(word, "flows=%" SCNu32, &m.flows) != 1 &&
-			   sscanf(word, "macs=%" SCNu32, &m.macs) != 1 && sscanf(word, "bytes=%" SCNu32, &m.bytes) != 1) {
+			   sscanf(word, "macs=%" SCNu32, &m.macs) != 1 && sscanf(word, "bytes=%" SCNu32, &m.bytes) != 1 &&
+			   sscanf(word, "tso=%" SCNu32, &m.tso) != 1) {
 			printf("error not understood: %s\n", word);
 			return;
 		}
@@ -580,7 +605,15 @@ int main(int argc, char **argv)
 	pool = rte_pktmbuf_pool_create("packets", 16383, 512, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
 	if (!pool)
 		fail("no memory for packets");
-	const char *devargs = argc - used > 3 ? argv[used + 3] : NULL;
+	char *devargs = argc - used > 3 ? argv[used + 3] : NULL;
+	char *tso = devargs ? strstr(devargs, ",tso=1") : NULL;
+	if (tso) {
+		*tso = '\0'; // it comes last
+		with_tso = true;
+		large = rte_pktmbuf_pool_create("large", 2047, 64, 0, UINT16_MAX, SOCKET_ID_ANY);
+		if (!large)
+			fail("no memory for large packets");
+	}
 	for (unsigned i = 0; i < 2; i++)
 		add_port(i, argv[used + 1 + (int)i], devargs, &sides[i].port);
 	for (unsigned i = 0; i < 2 && argc - used > 5; i++)

@@ -1,7 +1,7 @@
 """The rows of the bench: what is sent, and what is asked of the switch. A later row is a line here.
 
 mix: what the generator sends, see frames.h: flows (of both directions together), macs (addresses a side; 0: every conversation is a pair
-     of its own), bytes, random
+     of its own), bytes, random, tso (the size of segments; the peers but weir would need settings of their own)
 learn: each flow is sent once, in order and slowly, before the windows
 asked: the least ratio of Weir's median to a peer's, or None
 counts: counters of Weir whose rate is shown as well, and the least that is asked of it (or None)
@@ -40,12 +40,17 @@ ROWS = {
         "mix": {"flows": 64, "macs": 8, "bytes": 1514},
         "asked": {},
     },
+    "tso-64k": {
+        "title": "TCP frames of 65,226 bytes, to be cut into segments of 1,448 by nobody: what a frame costs that goes from guest to guest as it is",
+        "mix": {"flows": 64, "macs": 8, "bytes": 65226, "tso": 1448},
+        "asked": {},
+    },
 }
 
 
 def mix_words(row):
     """The row's mix as the generator takes it."""
-    mix = {"random": "no", **ROWS[row]["mix"]}
+    mix = {"random": "no", "tso": 0, **ROWS[row]["mix"]}
     return " ".join(f"{key}={value}" for key, value in mix.items())
 
 
