@@ -28,6 +28,11 @@ class OvsTso(Ovs):
     settings = {"userspace-tso-enable": "true"}
 
 
+class SleepyOvs(OvsTso):
+    what = "the same, with a worker that may sleep for 500 us"
+    settings = {**OvsTso.settings, "pmd-maxsleep": "500"}
+
+
 class AdaptiveWeir(Weir):
     """As it comes: its worker sleeps when there is nothing to do. OVS' worker polls all the time, which is how it comes."""
 
@@ -66,6 +71,7 @@ def main(argv):
     a.add_argument("--pairs", type=int, default=9)
     a.add_argument("--seconds", type=float, default=5)
     a.add_argument("--busy", action="store_true", help="Weir's worker polls all the time too")
+    a.add_argument("--ovs-sleep", action="store_true", help="the worker of OVS may sleep")
     a.add_argument("--json", metavar="FILE")
     args = a.parse_args(argv)
     cpus = [int(c) for c in args.cpus.split(",")]
@@ -76,7 +82,7 @@ def main(argv):
                 pair = {}
                 for name in ("weir", "ovs") if n % 2 else ("ovs", "weir"):
                     with tempfile.TemporaryDirectory(prefix="weir-tcp-", dir="/tmp") as rundir:
-                        peer = OvsTso(rundir, cpus) if name == "ovs" else (Weir if args.busy else AdaptiveWeir)(rundir, cpus, Path(args.build).absolute())
+                        peer = (SleepyOvs if args.ovs_sleep else OvsTso)(rundir, cpus) if name == "ovs" else (Weir if args.busy else AdaptiveWeir)(rundir, cpus, Path(args.build).absolute())
                         pair[name] = measure(peer, rundir, args.seconds)
                 pairs.append({**pair, "ratio": pair["weir"] / pair["ovs"]})
                 print(f"pair {n + 1}: Weir {pair['weir']:.0f} Mbit/s, OVS-DPDK {pair['ovs']:.0f} Mbit/s, ratio {pairs[-1]['ratio']:.2f}", flush=True)
