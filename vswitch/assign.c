@@ -556,7 +556,7 @@ int thread_reconcile(const struct config_map *other, char **problem)
 	pool_size = (unsigned)config_map_uint(other, "mbufs", pool_size, 1024, 1 << 22, &bad);
 	struct flow_table_config flows = {
 		.limit = (uint32_t)config_map_uint(other, "flow-limit", 1 << 20, 1024, 1 << 24, &bad),
-		.idle_ms = (uint32_t)config_map_uint(other, "flow-idle-timeout", 10, 1, 3600, &bad) * 1000,
+		.idle_ms = (uint32_t)config_map_uint(other, "flow-idle-timeout", 10, 1, 86400, &bad) * 1000,
 	};
 	unsigned sleep_us = (unsigned)config_map_uint(other, "sleep-max-us", 500, 10, 100000, &bad);
 	unsigned misses = (unsigned)config_map_uint(other, "resolve-queue", 256, 32, MISS_MAX, &bad);

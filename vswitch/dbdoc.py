@@ -30,6 +30,12 @@ class Reference:
         return self.keys(*same.split()) if same else element.findall("key")
 
 
+def number_of(text):
+    """What "1 << 20" or "4096" is."""
+    base, _, shift = text.partition(" << ")
+    return int(base) << int(shift or 0)
+
+
 def problems(ref, dirs):
     """What doesn't agree, one sentence each."""
     documented, existing = set(ref.tables), set(ref.schema["tables"])
@@ -69,12 +75,23 @@ def problems(ref, dirs):
                 if key.get("type") == "enum" and not key.get("values"):
                     yield f"{where}: an enum has values"
             known |= seen
-    # A key that the code reads is a literal, so that it can be found here.
+    documented_ranges = {}
+    for table in sorted(documented & existing):
+        for name in set(ref.schema["tables"][table]["columns"]) & set(ref.columns(table)):
+            for key in ref.keys(table, name):
+                if key.get("type") == "integer" and key.get("min") and key.get("max"):
+                    documented_ranges.setdefault(key.get("name"), set()).add((int(key.get("min")), int(key.get("max"))))
+    # A key that the code reads is a literal, so that it can be found here; so are the numbers of most ranges.
+    ranges = re.compile(r'\bconfig_map_uint\s*\(\s*[^",;]+,\s*"([^"]+)",[^,]+,\s*([0-9]+(?: << [0-9]+)?),\s*([0-9]+(?: << [0-9]+)?),')
     reads = re.compile(r'\bconfig_map_(?:get|uint|bool)\s*\(\s*[^",;]+,\s*"([^"]+)"')
     for path in sorted(p for d in dirs for p in pathlib.Path(d).rglob("*.c")):
         for key in reads.findall(path.read_text(errors="replace")):
             if key not in known:
                 yield f"{path}: reads the map key {key!r}, which isn't documented"
+        for key, low, high in ranges.findall(path.read_text(errors="replace")):
+            read = tuple(number_of(n) for n in (low, high))
+            if key in documented_ranges and read not in documented_ranges[key]:
+                yield f"{path}: reads {key!r} from {read[0]} to {read[1]}, which isn't what is documented"
 
 
 # ---- the C table

@@ -276,10 +276,10 @@ def test_two_switches_do_not_fight_over_shared_rows(things, server, dump):
 
 def test_settings_overlay(server, dump):
     server.transact({"op": "update", "table": "Weir", "where": [],
-                     "row": {"other_config": a_map(flow_limit="5000", poll="busy", custom="1", sleep_max_us="7")}})
+                     "row": {"other_config": a_map(flow_limit="5000", poll="busy", custom="1", sleep_max_us="70")}})
     server.update("Host", "h1", other_config=a_map(flow_limit="6000", worker_cores="1-3,5", poll="always"))
     applied(server, dump)
-    assert dump.config["other_config"] == {"flow-limit": "6000", "poll": "busy", "custom": "1", "sleep-max-us": "7",
+    assert dump.config["other_config"] == {"flow-limit": "6000", "poll": "busy", "custom": "1", "sleep-max-us": "70",
                                            "worker-cores": "1-3,5"}
     assert server.row("Host", "h1")["error"] == 'other_config: poll must be one of adaptive busy, not "always"'
     server.transact({"op": "update", "table": "Weir", "where": [], "row": {"other_config": a_map(flow_limit="12", mbufs="x")}})

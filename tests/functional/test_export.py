@@ -334,6 +334,24 @@ def test_end_of_the_switch(ports, collector):
         ports.wire[name] = type(ports.wire[name])(name)
 
 
+def test_worker_that_goes(ports, collector):
+    """The flows of a worker that is no more are told of; those of the next one are again."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        pytest.skip("one processor")
+    ports.weirctl("config", "set", "flow-idle-timeout=600", f"worker-cores={cores[0]},{cores[1]}", "--", "export", "add", "x", "--target", collector.target)
+    send(ports, "a", [frame(1, 2)] * 5)
+    (at,) = [row["worker"] for row in ports.ask("cache/list") if row["packets"] >= 5]
+    (stays,) = [row["core"] for row in ports.ask("worker/list") if row["worker"] != at]
+    ports.weirctl("config", "set", f"worker-cores={stays}")
+    reader = collector.wait(lambda r: r.records, "a record")
+    assert [(r["packetDeltaCount"], r["flowEndReason"]) for r in reader.records] == [(5, FORCED)]
+    ports.weirctl("config", "set", "flow-idle-timeout=1", f"worker-cores={cores[0]},{cores[1]}")
+    send(ports, "a", [frame(1, 2)] * 3)
+    reader = collector.wait(lambda r: len(r.records) > 1, "another")
+    assert (reader.records[1]["packetDeltaCount"], reader.records[1]["flowEndReason"]) == (3, IDLE)
+
+
 @pytest.mark.parametrize("target,sentence", [
     ("udp:10.0.0.1", "targets: \"udp:10.0.0.1\" isn't udp:IP:PORT"), ("udp:10.0.0.1:0", "isn't udp"), ("udp:10.0.0.1:99999", "isn't udp"),
     ("udp:::1:4739", "isn't udp"), ("udp:[::1:4739", "isn't udp"), ("udp:collector:4739", "isn't udp"), ("file:flows", "isn't udp"),
