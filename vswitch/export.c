@@ -23,7 +23,7 @@
 enum {
 	MAX_EXPORTS = 16,
 	MAX_TARGETS = 8,
-	SLICE_ENDS = 1000,    // records taken from rings in one go
+	SLICE_ENDS = 500,     // records taken from rings in one go
 	SLICE_LOOKS = 4096,   // flows looked at in one go
 	WALKS = 4,            // times that the tables are walked through per active time-out
 	HOUSEKEEPING_MS = 100,
@@ -199,16 +199,25 @@ static void report_to_all(unsigned worker, const struct flow_end *e)
 			report(exporters[i], worker, e);
 }
 
-// Empties the workers' rings. Returns how many records it may still take.
-static unsigned take_ends(unsigned budget)
+// Takes what a worker's ring holds. Returns how many records may still be taken.
+static unsigned take_ends_of(unsigned id, unsigned budget)
 {
 	struct flow_end e;
 
-	for (unsigned id = 0; id < MAX_WORKERS; id++)
-		while (watch[id].ends && budget && flow_ends_take(watch[id].ends, &e)) {
-			report_to_all(id, &e);
-			budget--;
-		}
+	while (watch[id].ends && budget && flow_ends_take(watch[id].ends, &e)) {
+		report_to_all(id, &e);
+		budget--;
+	}
+	return budget;
+}
+
+static unsigned take_ends(unsigned budget)
+{
+	static unsigned first; // another one each time: none is left behind by busier ones
+
+	first = (first + 1) % MAX_WORKERS;
+	for (unsigned i = 0; i < MAX_WORKERS; i++)
+		budget = take_ends_of((first + i) % MAX_WORKERS, budget);
 	return budget;
 }
 
@@ -376,7 +385,7 @@ static void table_ends(struct flow_table *t)
 	for (unsigned id = 0; id < MAX_WORKERS; id++) {
 		if (watch[id].table != t)
 			continue;
-		take_ends(UINT_MAX);
+		take_ends_of(id, UINT_MAX);
 		report_table(id);
 		unwatch(id);
 		for (unsigned i = 0; i < n_exporters; i++) {
@@ -514,7 +523,7 @@ void export_reconcile(struct config *c)
 	flow_table_ends = table_ends;
 	look_at_clocks();
 	memcpy(old, exporters, sizeof old);
-	take_ends(UINT_MAX); // what ended before is told under the names and rows from before
+	take_ends(SLICE_ENDS); // what ended before is told under the names and rows from before
 	n_exporters = 0;
 	note_names(c);
 	for (size_t i = 0; i < c->n_exports; i++) {
@@ -624,7 +633,7 @@ long long export_next(void)
 void export_stop(void)
 {
 	look_at_clocks();
-	take_ends(UINT_MAX);
+	take_ends(FLOW_ENDS); // workers go on meanwhile: not for as long as there are some
 	for (unsigned id = 0; id < MAX_WORKERS; id++)
 		if (watch[id].table)
 			report_table(id);
