@@ -98,6 +98,7 @@ static __attribute__((noreturn)) void fail(const char *text)
 static void add_port(unsigned i, const char *path, const char *more, uint16_t *port)
 {
 	struct rte_eth_conf conf = {0};
+	struct rte_eth_dev_info info;
 	char name[32], args[512];
 
 	snprintf(name, sizeof name, "net_virtio_user%u", i);
@@ -105,8 +106,10 @@ static void add_port(unsigned i, const char *path, const char *more, uint16_t *p
 	if (rte_eal_hotplug_add("vdev", name, args) < 0 || rte_eth_dev_get_port_by_name(name, port) < 0)
 		fail("a port can't be made: see stderr");
 	if (with_tso) {
+		if (rte_eth_dev_info_get(*port, &info) < 0)
+			fail("a port doesn't say what it can do");
 		conf.rxmode.offloads = RTE_ETH_RX_OFFLOAD_TCP_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_LRO;
-		conf.rxmode.max_lro_pkt_size = UINT16_MAX;
+		conf.rxmode.max_lro_pkt_size = info.max_lro_pkt_size;
 		conf.txmode.offloads = RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_TSO;
 	}
 	if (rte_eth_dev_configure(*port, 1, 1, &conf) < 0 ||

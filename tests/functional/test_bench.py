@@ -72,8 +72,7 @@ def test_pingpong():
     assert 0 < got["best_ns"] <= got["ns"] and got["batches"] > 0
 
 
-def test_packets_move(tmp_path):
-    """One short window with Weir alone, of whatever quality, and what is made of it."""
+def need_a_bench():
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("two processors are needed")
     if sanitized():
@@ -81,12 +80,33 @@ def test_packets_move(tmp_path):
     if os.geteuid() or not Path("/sys/kernel/mm/hugepages/hugepages-2048kB").exists():
         pytest.skip("root and hugepages are needed")
     worker, other = sorted(os.sched_getaffinity(0))[1::-1]
-    text = run(ROOT / "scripts/bench", "l2-64", "--peers", "weir", "--build", BUILD, "--no-build", "--runs", "1", "--seconds", "1", "--warm", "0.2",
-               "--nice", "0", "--any", "--cpus", f"{worker},{other}", "--json", tmp_path / "x.json", "--plot", tmp_path / "x.svg",
+    return f"{worker},{other}"
+
+
+def test_pressure():
+    """A quiet pair beside an attacker; and a change of profile. Both lose nothing on the way through the switch."""
+    cpus = need_a_bench()
+    got = json.loads(run(ROOT / "tests/bench/pressure.py", "attack", "--build", BUILD, "--cpus", cpus, "--nice", "0", "--runs", "1", "--seconds", "0.5",
+                         "--warm", "0.2", "--probe", "2000", skip="the kernel has no memory"))
+    for name in ("alone", "attacked"):
+        assert 0 < got[name]["received"] <= got[name]["sent"] and got[name]["median_us"] <= got[name]["p99_us"]
+    assert got["attacked"]["resolved_mpps"] > 0 == got["alone"]["resolved_mpps"]
+    got = json.loads(run(ROOT / "tests/bench/pressure.py", "profile", "--build", BUILD, "--cpus", cpus, "--nice", "0", "--runs", "1", "--seconds", "0.5",
+                         "--warm", "0.2", "--flows", "10000", "--load", "0.2"))
+    assert [c["resolved"] > 0 for c in got["changes"]] == [True] * 4 and got["changes"][0]["resolved"] >= 10000
+    assert not [reason for reason in got["drops"] if " tx." not in reason], got
+
+
+@pytest.mark.parametrize("row", ["l2-64", "tso-64k"])
+def test_packets_move(row, tmp_path):
+    """One short window with Weir alone, of whatever quality, and what is made of it."""
+    cpus = need_a_bench()
+    text = run(ROOT / "scripts/bench", row, "--peers", "weir", "--build", BUILD, "--no-build", "--runs", "1", "--seconds", "1", "--warm", "0.2",
+               "--nice", "0", "--any", "--cpus", cpus, "--json", tmp_path / "x.json", "--plot", tmp_path / "x.svg",
                skip="the kernel has no memory")
-    assert "l2-64" in text and "weir" in text
+    assert row in text and "weir" in text
     result = json.loads((tmp_path / "x.json").read_text())
-    window, = result["rows"]["l2-64"]["peers"]["weir"]["windows"]
+    window, = result["rows"][row]["peers"]["weir"]["windows"]
     assert window["mpps"] > 0 and min(window["received"]) > 0 and window["other"] == [0, 0]
     assert sum(window["received"]) <= sum(window["sent"]) + 8192  # what was under way when the window began
     assert len(window["threads"]) == 2 and window["samples_mpps"] and window["facts"]["rx_packets"] > 0
