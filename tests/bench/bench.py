@@ -315,6 +315,7 @@ class Bench:
         self.cpus = [int(c) for c in args.cpus.split(",")]
         self.weirs = {"weir": args.build, "weir-baseline": args.build + "-baseline"}
         self.weirs.update(w.split("=", 1) for w in args.weir)
+        self.weirs = {name: str(Path(folder).absolute()) for name, folder in self.weirs.items()}
         if args.trace:
             self.weirs["weir-trace"] = args.build
         known = {**self.weirs, **OTHERS}
