@@ -14,6 +14,40 @@ static void map_free(struct config_map *map)
 	free(map->pair);
 }
 
+static void routing_free(struct config *c)
+{
+	for (size_t i = 0; i < c->n_routers; i++) {
+		free(c->routers[i].name);
+		map_free(&c->routers[i].other_config);
+		free(c->routers[i].error);
+	}
+	free(c->routers);
+	for (size_t i = 0; i < c->n_router_ports; i++) {
+		free(c->router_ports[i].name);
+		free(c->router_ports[i].addresses);
+		map_free(&c->router_ports[i].ra);
+		map_free(&c->router_ports[i].other_config);
+		free(c->router_ports[i].error);
+	}
+	free(c->router_ports);
+	for (size_t i = 0; i < c->n_routes; i++) {
+		free(c->routes[i].hops);
+		free(c->routes[i].error);
+	}
+	free(c->routes);
+	for (size_t i = 0; i < c->n_policies; i++)
+		free(c->policies[i].error);
+	free(c->policies);
+	for (size_t i = 0; i < c->n_bonds; i++) {
+		free(c->bonds[i].name);
+		free(c->bonds[i].members);
+		free(c->bonds[i].mode);
+		map_free(&c->bonds[i].other_config);
+		free(c->bonds[i].error);
+	}
+	free(c->bonds);
+}
+
 void config_free(struct config *c)
 {
 	if (!c)
@@ -21,6 +55,10 @@ void config_free(struct config *c)
 	map_free(&c->other_config);
 	for (size_t i = 0; i < c->n_networks; i++) {
 		free(c->networks[i].name);
+		free(c->networks[i].tunnel);
+		free(c->networks[i].flood_to);
+		map_free(&c->networks[i].multicast);
+		map_free(&c->networks[i].other_config);
 		free(c->networks[i].error);
 	}
 	free(c->networks);
@@ -68,6 +106,14 @@ void config_free(struct config *c)
 		free(e->error);
 	}
 	free(c->exports);
+	routing_free(c);
+	free(c->tunnel_ips);
+	for (size_t i = 0; i < c->n_remotes; i++)
+		free(c->remotes[i].name);
+	free(c->remotes);
+	for (size_t i = 0; i < c->n_remote_macs; i++)
+		free(c->remote_macs[i].ips);
+	free(c->remote_macs);
 	free(c);
 }
 

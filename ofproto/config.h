@@ -56,12 +56,24 @@ struct config_network {
 	uint32_t flap_threshold; // moves of one address within flap_window_s that make it flap; 0: never
 	uint32_t flap_window_s;
 	uint32_t flap_hold_s;    // how long a flapping address stays on the port it has
+	char *tunnel;            // "vxlan", "geneve", "gre": how frames of a network with a VNI travel
+	struct config_ip *flood_to; // static end points that get what is flooded
+	size_t n_flood_to;
+	bool arp_proxy;          // answers ARP and ND for stations that are known, and floods neither
+	struct config_map multicast;    // snooping: keys of weir-db(5)
+	struct config_map other_config; // the rest
 	char *error;             // NULL, or one sentence: the row can't be applied (reconcile may set it; malloc'ed)
 };
 
 struct config_ip {
 	bool v6;
 	uint8_t b[16]; // network order; IPv4: the first four
+};
+
+// An address with the length of its network's prefix, or a prefix itself.
+struct config_prefix {
+	struct config_ip ip;
+	uint8_t len; // bits
 };
 
 // A station that is at the port, and its IP addresses.
@@ -71,9 +83,17 @@ struct config_address {
 	size_t n_ips;
 };
 
+// What is behind a port.
+enum port_kind {
+	PORT_DEVICE, // a device: a guest, an uplink
+	PORT_ROUTER, // a router port of this switch, which has no device; its row is that of Router_Port
+	PORT_TUNNEL, // a tunnel to another switch: one for each remote end point, for all networks
+};
+
 struct config_port {
 	struct row_id row;
 	char *name;
+	enum port_kind kind;
 	uint16_t id;              // dense, 1..MAX_PORTS-1, stable while the row exists; set by vswitch
 	char *type;               // "vhost-user", "tap", "kernel", "dpdk"
 	struct config_map options;
@@ -152,6 +172,103 @@ struct config_mirror {
 	char *error;
 };
 
+// A routing domain (table Router).
+struct config_router {
+	struct row_id row;
+	char *name;
+	uint16_t id; // dense, 1..MAX_ROUTERS-1, stable while the row exists; set by vswitch
+	bool enabled;
+	struct config_map other_config;
+	char *error;
+};
+
+// Where a router is in a network (table Router_Port). `config.ports` has a port of PORT_ROUTER for each, with the same row.
+struct config_router_port {
+	struct row_id row;
+	char *name;
+	uint16_t id;           // that of its port; set by vswitch; 0: it can't be
+	struct row_id router;  // zero: not there yet
+	struct row_id network; // zero: not there yet
+	uint8_t mac[6];
+	struct config_prefix *addresses; // with a link-local IPv6 address made of the MAC, if none is given
+	size_t n_addresses;
+	bool enabled;
+	struct config_map ra;           // router advertisements: keys of weir-db(5)
+	struct config_map other_config;
+	char *error;
+};
+
+enum route_type {
+	ROUTE_NONE,        // of look-ups: there is no route
+	ROUTE_UNICAST,
+	ROUTE_LOCAL,       // the address is the router's own
+	ROUTE_BLACKHOLE,   // dropped without a word
+	ROUTE_UNREACHABLE, // ICMP: net unreachable
+	ROUTE_PROHIBIT,    // ICMP: administratively prohibited
+};
+
+struct config_next_hop {
+	bool has_gateway;      // else destinations are on the link
+	struct config_ip gateway;
+	struct row_id port;    // Router_Port; zero with has_port false: the one whose prefix the gateway is in
+	bool has_port;
+	uint16_t weight;       // 1..256
+};
+
+// A route (table Route).
+struct config_route {
+	struct row_id row;
+	struct row_id router;
+	uint32_t table;        // 0: the router's main table
+	struct config_prefix prefix;
+	enum route_type type;
+	uint32_t metric;       // the lowest one wins
+	struct config_next_hop *hops; // of ROUTE_UNICAST
+	size_t n_hops;
+	char *error;
+};
+
+// Which table a packet is routed by (table Route_Policy).
+struct config_route_policy {
+	struct row_id row;
+	struct row_id router;
+	uint32_t priority;     // the lowest one that matches wins
+	bool has_src, has_dst, has_port;
+	struct config_prefix src, dst;
+	struct row_id port;    // ingress Router_Port
+	int dscp;              // -1: any
+	enum route_type type;  // ROUTE_UNICAST: look up in `table`
+	uint32_t table;
+	char *error;
+};
+
+// Uplinks that work as one (table Bond). Members are ports of devices; the bond is a port too, of type "bond", with the same row.
+struct config_bond {
+	struct row_id row;
+	char *name;
+	struct row_id *members;
+	size_t n_members;
+	char *mode;            // "active-backup", "balance", "802.3ad"
+	struct config_map other_config;
+	char *error;
+};
+
+// The end points of another switch's tunnels: from its Host row, or static ones of a network.
+struct config_remote {
+	struct config_ip ip;
+	struct row_id host;    // zero: static
+	char *name;            // of the host, or the address
+};
+
+// A station behind a tunnel.
+struct config_remote_mac {
+	struct row_id network;
+	uint8_t mac[6];
+	struct config_ip ip;   // the end point
+	struct config_ip *ips; // addresses of the station
+	size_t n_ips;
+};
+
 struct config {
 	struct config_map other_config; // Weir.other_config overlaid with Host.other_config
 	struct config_network *networks;
@@ -166,6 +283,22 @@ struct config {
 	size_t n_mirrors;
 	struct config_export *exports;
 	size_t n_exports;
+	struct config_router *routers;
+	size_t n_routers;
+	struct config_router_port *router_ports;
+	size_t n_router_ports;
+	struct config_route *routes;
+	size_t n_routes;
+	struct config_route_policy *policies;
+	size_t n_policies;
+	struct config_bond *bonds;
+	size_t n_bonds;
+	struct config_ip *tunnel_ips; // local end points of tunnels, at most one of each family
+	size_t n_tunnel_ips;
+	struct config_remote *remotes;
+	size_t n_remotes;
+	struct config_remote_mac *remote_macs;
+	size_t n_remote_macs;
 	int64_t next_cfg;               // the generation that this config is
 };
 

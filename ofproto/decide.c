@@ -118,10 +118,10 @@ static struct flow *keep(struct resolve *r, const struct lookup *l, struct flow 
 
 static __rte_noinline void probe_resolve(const struct resolve *r, uint64_t ticks)
 {
-	static const char *const kinds[] = {[OUT_NONE] = "none", [OUT_PORT] = "port", [OUT_FLOOD] = "flood", [OUT_DROP] = "drop"};
+	static const char *const kinds[] = {[OUT_NONE] = "none", [OUT_PORT] = "port", [OUT_FLOOD] = "flood", [OUT_DROP] = "drop", [OUT_PUNT] = "punt", [OUT_GROUP] = "group"};
 	uint64_t ns = (uint64_t)((double)ticks * 1e9 / (double)rte_get_tsc_hz());
 
-	PROBE(resolve, lport_name(r->pkt->in_port), ns, kinds[r->flow->out_kind & 3], r->w->id);
+	PROBE(resolve, lport_name(r->pkt->in_port), ns, kinds[r->flow->out_kind % RTE_DIM(kinds)], r->w->id);
 }
 
 struct flow *forward_resolve(struct worker *w, struct rte_mbuf *m, struct lookup *l, struct flow *old, struct flow *scratch)

@@ -12,7 +12,7 @@
 
 #include <stdbool.h>
 
-#define FLOW_DEPS 8  // generation slots that a flow may depend on
+#define FLOW_DEPS 16 // generation slots that a flow may depend on
 #define FLOW_PROV 8  // rows that a flow may name
 
 // What the packets of a flow need, one cache line.
@@ -31,7 +31,7 @@ struct flow {
 	uint32_t aux;       // the FDB entry of the source; ~0: none
 	uint32_t refreshed_ms; // when its stages last heard that it is in use
 	uint16_t mtu;       // FLOW_DIRECT: a packet up to this size needs nothing but to be sent
-	uint16_t spare;
+	uint16_t adj;       // adjacency by which its packets are routed (adjacency.h); 0: they are not
 	uint32_t rule;      // row (row.h) whose counters its packets are credited to; 0: none
 	uint32_t actions;   // what stage `rule` has to do for its packets, see pkt_actions()
 };

@@ -79,7 +79,11 @@ void flow_record_fill(struct flow_record *r, const struct flow_end *e)
 		r->out = e->decision.out;
 		break;
 	case OUT_FLOOD:
+	case OUT_GROUP:
 		r->verdict = RECORD_FLOODED;
+		break;
+	case OUT_PUNT: // by the switch itself: to no port
+		r->verdict = RECORD_FORWARDED;
 		break;
 	case OUT_NONE:
 	case OUT_DROP:

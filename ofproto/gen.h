@@ -15,6 +15,9 @@ enum gen_kind {
 	GEN_FDB,     // id: network << 48 | MAC
 	GEN_NETWORK, // id: network id
 	GEN_PORT,    // id: port id
+	GEN_ROUTE,   // id: route_table.h
+	GEN_NEIGHBOUR, // id: neighbour_table.h
+	GEN_GROUP,   // id: multicast groups, network << 32 | a hash of the group
 };
 
 extern uint32_t gen_slots[GEN_SLOTS];

@@ -33,6 +33,8 @@ enum out_kind {
 	OUT_PORT,  // to port `out`
 	OUT_FLOOD, // to every port of network `out` but the ingress port
 	OUT_DROP,  // reason in `out`
+	OUT_PUNT,  // to the switch's own stack, see punt.h; stage and kind in `out`
+	OUT_GROUP, // to the ports of target list `out`, see group_targets in topology.h
 };
 
 enum vlan_op {
@@ -118,6 +120,13 @@ static inline const uint8_t *pkt_data(const struct pkt *p)
 static inline uint32_t pkt_actions(const struct pkt *p)
 {
 	return pkt_mbuf(p)->hash.usr;
+}
+
+// What a routed packet's headers become: an index of adjacency.h; of a packet for the switch's own stack the argument of punt.h. From the flow, and like
+// pkt_actions() in the mbuf.
+static inline uint32_t pkt_adj(const struct pkt *p)
+{
+	return pkt_mbuf(p)->hash.fdir.hi;
 }
 
 // A pool of packet buffers with room for struct pkt. `n`: how many; `socket`: NUMA node or SOCKET_ID_ANY. NULL: rte_errno.

@@ -87,6 +87,8 @@ struct stage {
 	void (*commit)(struct worker *, struct resolve *, const struct effect *);
 	// A flow that is fresh had a packet; called about once a second and flow.
 	void (*refresh)(struct worker *, const struct flow *);
+	// Main thread: a packet that the stage had punted (punt.h), which has to be given back.
+	void (*punted)(struct rte_mbuf *, uint8_t kind, uint32_t arg);
 	void (*format)(struct buf *, const void *record, uint16_t size);
 	// Wanted state to tables; a row that can't be gets its `error`. 0 or a negative errno.
 	int (*reconcile)(struct config *want);

@@ -467,7 +467,9 @@ static void read_while_it_changes(void **state)
 		struct flow_cold from = {0};
 
 		for (int i = 0; i < FLOW_DEPS; i++)
-			from.dep_gen[i] = from.prov_row[i] = n;
+			from.dep_gen[i] = n;
+		for (int i = 0; i < FLOW_PROV; i++)
+			from.prov_row[i] = n;
 		flow_decide(table, f, &decision, &from);
 		if (n > 8)
 			flow_table_remove(table, lookup(1, n - 8));
