@@ -11,7 +11,7 @@ struct list {
 	struct actions *a;
 	const struct match *match;
 	uint8_t n_sets; // so far
-	int16_t tag;
+	int32_t tag;
 	bool decided;   // drop, in_port, normal or flood was there
 	const char *loose; // a set or a tag that no output has come after yet
 	struct actions_copy copy[ACTIONS_COPIES + 1]; // outputs and mirrors, in order
@@ -32,6 +32,64 @@ static int check_set(const struct field *f, const struct list *l, const char *wo
 	return 0;
 }
 
+// ---- the tag
+
+// `present`: the value may have the bit that says that there is a tag, as OpenFlow writes it.
+static int set_vid(struct list *l, const char *value, bool present, const char *word, char **error)
+{
+	union field_value v = {.n = 0};
+	char *why = NULL;
+	int rc = field_read(field_find(present ? "vlan_tci" : "dl_vlan"), value, &v, &why);
+
+	free(why);
+	if (present)
+		v.n &= ~0x1000u;
+	if (rc || v.n < 1 || v.n > 4094)
+		return field_refuse(error, "%s: a VLAN from 1 to 4094 is needed", word);
+	l->tag = (int32_t)v.n | (l->tag < 0 ? 0 : l->tag & ~(0xfff | TAG_PORT_VID));
+	l->loose = "mod_vlan_vid";
+	return 0;
+}
+
+// What leaves untagged stays so, unless strip_vlan has made it so: then it gets a tag with VLAN id 0 (IEEE 802.1Q: priority-tagged).
+static int set_pcp(struct list *l, const char *value, const char *word, char **error)
+{
+	union field_value v = {.n = 0};
+	char *why = NULL;
+	int rc = field_read(field_find("dl_vlan_pcp"), value, &v, &why);
+
+	free(why);
+	if (rc)
+		return field_refuse(error, "%s: a priority from 0 to 7 is needed", word);
+	l->tag = l->tag < 0 ? TAG_PORT_VID : !l->tag ? TAG_GIVEN : l->tag & ~(7 << TAG_PCP_SHIFT);
+	l->tag |= TAG_PCP | (int32_t)v.n << TAG_PCP_SHIFT;
+	l->loose = "mod_vlan_pcp";
+	return 0;
+}
+
+static int push_vlan(struct list *l, const char *value, const char *word, char **error)
+{
+	union field_value v = {.n = 0};
+	char *why = NULL;
+	int rc = field_read(field_find("dl_type"), value, &v, &why);
+
+	free(why);
+	if (rc || (v.n != 0x8100 && v.n != 0x88a8))
+		return field_refuse(error, "%s: the Ethertype of a tag is 0x8100 or 0x88a8", word);
+	if (l->tag != TAG_OF_PORT && l->tag)
+		return field_refuse(error, "%s: one tag is pushed, in front of those that the packet came with or, behind strip_vlan, in the place of the first", word);
+	l->tag = TAG_GIVEN | TAG_PCP | (l->tag ? TAG_PUSHED : TAG_REPLACES) | (v.n == 0x88a8 ? TAG_8021AD : 0);
+	l->loose = "push_vlan";
+	return 0;
+}
+
+static int strip_vlan(struct list *l)
+{
+	l->tag = l->tag > 0 && (l->tag & TAG_PUSHED) ? TAG_OF_PORT : 0;
+	l->loose = "strip_vlan";
+	return 0;
+}
+
 static int add_set(struct list *l, const char *name, const char *value, const char *word, char **error)
 {
 	const struct field *f = field_find(name);
@@ -40,7 +98,9 @@ static int add_set(struct list *l, const char *name, const char *value, const ch
 	if (!f)
 		return field_refuse(error, "%s: no such field of a packet", word);
 	if (f->id == DL_VLAN)
-		return field_refuse(error, "%s: write mod_vlan_vid:N for the tag that packets leave with", word);
+		return set_vid(l, value, !strcasecmp(name, "vlan_vid"), word, error);
+	if (f->id == DL_VLAN_PCP)
+		return set_pcp(l, value, word, error);
 	int rc = check_set(f, l, word, error);
 	if (rc)
 		return rc;
@@ -109,6 +169,8 @@ enum verb {
 	SET_FIELD,
 	MOD_FIELD,
 	SET_VLAN,
+	SET_PCP,
+	PUSH_VLAN,
 	STRIP_VLAN,
 	MIRROR,
 	REFUSED,
@@ -138,11 +200,12 @@ static const struct {
 	{"mod_vlan_vid", SET_VLAN, true, NULL},
 	{"set_vlan_vid", SET_VLAN, true, NULL},
 	{"set_vlan", SET_VLAN, true, NULL},
+	{"mod_vlan_pcp", SET_PCP, true, NULL},
+	{"set_vlan_pcp", SET_PCP, true, NULL},
+	{"push_vlan", PUSH_VLAN, true, NULL},
 	{"strip_vlan", STRIP_VLAN, false, NULL},
 	{"pop_vlan", STRIP_VLAN, false, NULL},
 	{"mirror", MIRROR, true, NULL},
-	{"push_vlan", REFUSED, true, "a packet has one tag of its network; write mod_vlan_vid:N for the one that it leaves with"},
-	{"mod_vlan_pcp", REFUSED, true, "the priority of a tag stays as it was received"},
 	{"class", REFUSED, true, "there are no classes of traffic yet"},
 	{"controller", REFUSED, true, "there is no controller"},
 	{"resubmit", REFUSED, true, "there is one table of rules"},
@@ -157,15 +220,13 @@ static int one(struct list *l, char *word, char **error)
 	size_t len = strcspn(word, ":=");
 	const char *value = word[len] ? word + len + 1 : "";
 	size_t i = 0;
-	uint32_t vid;
-	union field_value v;
 
 	for (; i < sizeof verbs / sizeof verbs[0]; i++)
 		if (strlen(verbs[i].name) == len && !strncasecmp(verbs[i].name, word, len))
 			break;
 	if (i == sizeof verbs / sizeof verbs[0])
 		return field_refuse(error, "%s: no such action; there are drop, output:PORT, in_port, normal, flood, set_field:VALUE->FIELD, "
-					   "mod_vlan_vid:N, strip_vlan and mirror:PORT", word);
+					   "mod_vlan_vid:N, mod_vlan_pcp:N, push_vlan:ETHERTYPE, strip_vlan and mirror:PORT", word);
 	if (verbs[i].verb == REFUSED)
 		return field_refuse(error, "%s: %s", word, verbs[i].arg);
 	if (verbs[i].value != (word[len] != '\0'))
@@ -187,20 +248,13 @@ static int one(struct list *l, char *word, char **error)
 	case MOD_FIELD:
 		return add_set(l, verbs[i].arg, value, word, error);
 	case SET_VLAN:
-		if (field_read(field_find("dl_vlan"), value, &v, error)) {
-			free(*error);
-			return field_refuse(error, "%s: a VLAN from 1 to 4094 is needed", word);
-		}
-		vid = v.n;
-		if (vid < 1 || vid > 4094)
-			return field_refuse(error, "%s: a VLAN from 1 to 4094 is needed", word);
-		l->tag = (int16_t)vid;
-		l->loose = "mod_vlan_vid";
-		return 0;
+		return set_vid(l, value, false, word, error);
+	case SET_PCP:
+		return set_pcp(l, value, word, error);
+	case PUSH_VLAN:
+		return push_vlan(l, value, word, error);
 	case STRIP_VLAN:
-		l->tag = 0;
-		l->loose = "strip_vlan";
-		return 0;
+		return strip_vlan(l);
 	default:
 		return -EINVAL;
 	}

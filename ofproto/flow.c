@@ -666,7 +666,7 @@ void flow_table_drop_port(struct flow_table *t, uint16_t port)
 // Whether the packets have the same fate. Flags say how it was come by.
 static bool same_outcome(const struct flow *a, const struct flow *b)
 {
-	return a->out_kind == b->out_kind && a->out == b->out && a->vlan_op == b->vlan_op && a->vlan_tci == b->vlan_tci && a->network == b->network &&
+	return a->out_kind == b->out_kind && a->out == b->out && a->vlan_op == b->vlan_op && a->vlan_tci == b->vlan_tci && a->qinq == b->qinq && a->network == b->network &&
 	       a->rule == b->rule && a->actions == b->actions;
 }
 

@@ -128,6 +128,9 @@ int pkt_apply_vlan(struct rte_mbuf *m)
 			m->l2_len += 4;
 		break;
 	case VLAN_OP_SET:
+		be = rte_cpu_to_be_16(p->qinq);
+		if (p->qinq)
+			memcpy(data + 12, &be, 2);
 		be = rte_cpu_to_be_16(p->vlan_tci);
 		memcpy(data + 14, &be, 2);
 		break;

@@ -42,7 +42,7 @@ enum vlan_op {
 	VLAN_OP_POP,  // the outer tag
 	VLAN_OP_PUSH, // a new outer tag
 	VLAN_OP_SET,  // another VLAN id in the outer tag
-	VLAN_OP_GIVEN, // of a flood: every copy leaves with the tag vlan_tci, or untagged if that is 0, whatever its port does
+	VLAN_OP_GIVEN, // of a flood: every copy leaves with the tag (actions.h) vlan_tci | qinq << 16, whatever its port does
 };
 
 // What was decided of a packet, and of every packet of a flow: copied as one block from the flow.
@@ -52,8 +52,8 @@ enum vlan_op {
 	uint8_t vlan_op;   /* enum vlan_op, to be done on the way out */                                               \
 	union {                                                                                                        \
 		struct {                                                                                               \
-			uint16_t vlan_tci; /* for push and set */                                                      \
-			uint16_t qinq;     /* ethertype of the tag that a push makes, host order */                    \
+			uint16_t vlan_tci; /* for push and set: with TAG_PCP its own priority, else the packet's */    \
+			uint16_t qinq;     /* ethertype of the tag that a push makes, host order; set: 0: no other */  \
 		};                                                                                                     \
 		uint32_t drop_row; /* of what is dropped, by OUT_DROP or `drop`: the row that caused it (row.h), 0: none */ \
 	};                                                                                                             \

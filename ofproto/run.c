@@ -147,7 +147,10 @@ static struct rte_mbuf *rewrite(struct worker *w, struct rte_mbuf *m)
 		return NULL;
 	}
 	p = pkt_of(own);
-	p->vlan_tci = (uint16_t)((p->tci & 0xf000) | (p->vlan_tci & 0xfff));
+	if (likely(!(p->vlan_tci & TAG_PCP)))
+		p->vlan_tci = (uint16_t)((p->tci & 0xf000) | (p->vlan_tci & 0xfff));
+	else // a tag that is kept keeps its DEI, and a new one has none
+		p->vlan_tci = (uint16_t)((p->vlan_tci & 0xefff) | (p->vlan_op == VLAN_OP_SET ? p->tci & 0x1000 : 0));
 	if (unlikely(apply_vlan(own))) {
 		worker_drop(w, own, FLOW_REASON(NO_MEMORY));
 		return NULL;
@@ -186,7 +189,7 @@ static void egress_to(struct rte_mbuf *m, const struct lport *in, const struct l
 
 	p->out = out->id;
 	p->vlan_op = c.op;
-	p->vlan_tci = c.vid;
+	p->vlan_tci = c.tci;
 	p->qinq = c.qinq;
 	if (unlikely(p->trace))
 		forward_trace(p->trace, kind, out->id);
@@ -197,7 +200,7 @@ static struct rte_mbuf *copy_to(struct worker *w, struct pkt *p, const struct lp
 {
 	const struct network *net = network_get(p->network);
 	const struct lport *in = lport_get(p->in_port);
-	bool can = in && (net || tag != TAG_OF_PORT);
+	bool can = in && (net || !tag_asks_port(tag));
 	struct rte_mbuf *c = can ? pkt_clone(pkt_mbuf(p), w->pool) : NULL;
 	// What is done to the packet itself later would change a copy that shares its headers.
 	struct rte_mbuf *own = c ? pkt_own_headers(c, headers_of(p), w->pool) : NULL;
@@ -253,7 +256,7 @@ static void flood(struct worker *w, struct pkt *p)
 	const struct lport *in = lport_get(p->in_port);
 	struct rte_mbuf *m = pkt_mbuf(p);
 	const struct lport *last = NULL;
-	int tag = p->vlan_op == VLAN_OP_GIVEN ? p->vlan_tci : TAG_OF_PORT;
+	int tag = p->vlan_op == VLAN_OP_GIVEN ? p->vlan_tci | p->qinq << 16 : TAG_OF_PORT;
 	struct pkt *batch[BURST];
 	unsigned n = 0;
 

@@ -1,6 +1,7 @@
 // mirror_egress: copies of what leaves by ports, for analysers (table Mirror), and keeps everything else off the ports that mirrors write to.
 #include "mirror_table.h"
 #include "actions.h"
+#include "vlan.h"
 
 #define MIRROR_EGRESS_REASONS(X) X(mirror_egress, RESERVED, "a mirror writes to the egress port, which gets nothing else therefore")
 
@@ -46,20 +47,6 @@ static uint16_t mirror_egress_resolve(struct resolve *r)
 	return 0;
 }
 
-// The tag with which the packet will leave, as vlan_between() takes it.
-static int tag_of(const struct pkt *p)
-{
-	switch ((enum vlan_op)p->vlan_op) {
-	case VLAN_OP_PUSH:
-	case VLAN_OP_SET:
-		return p->vlan_tci & 0xfff;
-	case VLAN_OP_POP:
-		return 0;
-	default:
-		return TAG_AS_RECEIVED;
-	}
-}
-
 static void mirror_egress_run(struct worker *w, struct pkt **p, uint16_t n)
 {
 	for (unsigned i = 0; i < n; i++) {
@@ -71,7 +58,7 @@ static void mirror_egress_run(struct worker *w, struct pkt **p, uint16_t n)
 			continue;
 		for (unsigned k = 0; k < mp->n_dst; k++)
 			if (selects(mp->mirror[mp->n_src + k], p[i]->in_port, p[i]->network))
-				mirror_copy(w, p[i], mp->mirror[mp->n_src + k], tag_of(p[i]));
+				mirror_copy(w, p[i], mp->mirror[mp->n_src + k], vlan_as_tag(p[i]));
 	}
 }
 

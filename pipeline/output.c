@@ -30,6 +30,7 @@ static uint16_t output_resolve(struct resolve *r)
 	if (f->out_kind == OUT_FLOOD && r->tag != TAG_OF_PORT) {
 		f->vlan_op = VLAN_OP_GIVEN;
 		f->vlan_tci = (uint16_t)r->tag;
+		f->qinq = (uint16_t)(r->tag >> 16);
 	}
 	if (f->out_kind != OUT_PORT)
 		return 0; // a flood decides for each of its copies
@@ -46,7 +47,7 @@ static uint16_t output_resolve(struct resolve *r)
 	}
 	struct vlan_change c = vlan_between(r->in, out, r->net, r->pkt->n_tags > 0, r->tag);
 	f->vlan_op = c.op;
-	f->vlan_tci = c.vid;
+	f->vlan_tci = c.tci;
 	f->qinq = c.qinq;
 	say(r, out);
 	return 0;

@@ -9,6 +9,7 @@
 #include "stage.h"
 #include "thread.h"
 #include "verbs.h"
+#include "vlan.h"
 
 #include <arpa/inet.h>
 #include <stdlib.h>
@@ -43,6 +44,19 @@ static void format_key(struct buf *b, const struct flow_key *k, const struct pro
 		buf_add(b, ",class=%s", traffic_class_name(k->class));
 }
 
+// Of a flood: see VLAN_OP_GIVEN.
+static void format_given(struct buf *b, int tag)
+{
+	if (tag & (TAG_PUSHED | TAG_REPLACES))
+		buf_add(b, "push_vlan:0x%04x,", tag & TAG_8021AD ? 0x88a8 : 0x8100);
+	else if (!tag)
+		buf_add(b, "strip_vlan,");
+	if (tag & 0xfff)
+		buf_add(b, "set_vlan:%d,", tag & 0xfff);
+	if (tag & TAG_PCP)
+		buf_add(b, "set_vlan_pcp:%d,", tag >> TAG_PCP_SHIFT & 7);
+}
+
 static const char *port_name(uint16_t id)
 {
 	const struct port *p = port_get(id);
@@ -66,11 +80,13 @@ void cache_format_actions(struct buf *b, const struct flow *f)
 			buf_add(b, "push_vlan:0x%04x,set_vlan:%u,", f->qinq, f->vlan_tci & 0xfff);
 		else if (f->vlan_op == VLAN_OP_SET)
 			buf_add(b, "set_vlan:%u,", f->vlan_tci & 0xfff);
+		if (f->vlan_op != VLAN_OP_NONE && (f->vlan_tci & TAG_PCP))
+			buf_add(b, "set_vlan_pcp:%u,", f->vlan_tci >> TAG_PCP_SHIFT);
 		buf_add(b, "output:%s", port_name(f->out));
 		break;
 	case OUT_FLOOD:
 		if (f->vlan_op == VLAN_OP_GIVEN)
-			buf_add(b, f->vlan_tci ? "set_vlan:%u," : "strip_vlan,", f->vlan_tci);
+			format_given(b, f->vlan_tci | f->qinq << 16);
 		buf_add(b, "flood:%s", net ? net->name : "?");
 		break;
 	case OUT_DROP:

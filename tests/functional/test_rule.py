@@ -158,6 +158,12 @@ def test_flood_and_back(rules):
     rules.check("a", udp(3), {}, drop="rule.SAME_PORT")
     data = udp(4)
     rules.check("a", data, {"t": [data[:12] + b"\x81\0\0\x63" + data[12:]]}, says="tagged with VLAN 99")
+    rules.weirctl("flow", "add", "udp,tp_dst=5", "push_vlan:0x88a8,set_field:4195->vlan_vid,mod_vlan_pcp:5,output:t")
+    data = udp(5)
+    rules.check("a", data, {"t": [data[:12] + b"\x88\xa8\xa0\x63" + data[12:]]}, says="tagged with VLAN 99")
+    rules.weirctl("flow", "add", "udp,tp_dst=6", "mod_vlan_pcp:3,normal")
+    data = udp(6)
+    rules.check("t", data[:12] + b"\x81\0\xa0\x0a" + data[12:], {"b": [data]})
 
 
 def test_learning(rules):

@@ -195,6 +195,29 @@ static void lists(void **state)
 	assert_true(a.set[0].field == NW_DST && a.set[1].field == TP_DST && a.set[1].value.n == 81);
 	actions_free(&a);
 
+	// Tags, as ovs-actions(7) has them.
+	static const struct {
+		const char *text;
+		int tag;
+	} tags[] = {
+		{"set_field:7->vlan_vid", 7},
+		{"set_field:4103->vlan_vid", 7},
+		{"mod_vlan_pcp:5", TAG_PORT_VID | TAG_PCP | 5 << 13},
+		{"set_field:5->vlan_pcp,mod_vlan_vid:9", TAG_PCP | 5 << 13 | 9},
+		{"mod_vlan_vid:9,mod_vlan_pcp:5,set_vlan_pcp:2", TAG_PCP | 2 << 13 | 9},
+		{"strip_vlan,mod_vlan_pcp:1", TAG_GIVEN | TAG_PCP | 1 << 13},
+		{"push_vlan:0x8100", TAG_GIVEN | TAG_PUSHED | TAG_PCP},
+		{"push_vlan:0x88a8,mod_vlan_vid:9,mod_vlan_pcp:7", TAG_GIVEN | TAG_PUSHED | TAG_8021AD | TAG_PCP | 7 << 13 | 9},
+		{"strip_vlan,push_vlan:0x88a8,mod_vlan_vid:9", TAG_GIVEN | TAG_REPLACES | TAG_8021AD | TAG_PCP | 9},
+		{"push_vlan:0x8100,strip_vlan", TAG_OF_PORT},
+		{"mod_vlan_pcp:5,strip_vlan", 0},
+	};
+	for (size_t i = 0; i < sizeof tags / sizeof tags[0]; i++) {
+		a = read_actions("any", tags[i].text);
+		assert_int_equal(a.tag, tags[i].tag);
+		actions_free(&a);
+	}
+
 	a = read_actions("any", "normal,output:mon");
 	assert_true(a.to == ACTIONS_NORMAL && a.n_copies == 1 && a.copy[0].tag == TAG_OF_PORT);
 	actions_free(&a);
@@ -246,11 +269,20 @@ static void action_errors(void **state)
 		{"ip", "set_field:10.0.0.0/8->nw_dst", "without a mask"},
 		{"ip", "mod_nw_tos:3", "ECN"},
 		{"ip", "mod_nw_dst:10.0.0", "an address like"},
-		{"any", "set_field:5->vlan_vid", "write mod_vlan_vid"},
+		{"any", "set_field:0->vlan_vid", "a VLAN from 1 to 4094"},
+		{"any", "set_field:4096->vlan_vid,normal", "a VLAN from 1 to 4094"},
+		{"any", "set_field:4101->dl_vlan,normal", "a VLAN from 1 to 4094"},
 		{"any", "mod_vlan_vid:0,normal", "a VLAN from 1 to 4094"},
 		{"any", "mod_vlan_vid:4095,normal", "a VLAN from 1 to 4094"},
 		{"any", "mod_vlan_vid:x,normal", "a VLAN from 1 to 4094"},
-		{"any", "push_vlan:0x8100", "push_vlan:0x8100: a packet has one tag"},
+		{"any", "mod_vlan_pcp:8,normal", "mod_vlan_pcp:8: a priority from 0 to 7"},
+		{"any", "set_field:x->vlan_pcp,normal", "a priority from 0 to 7"},
+		{"any", "mod_vlan_pcp", "mod_vlan_pcp needs a value"},
+		{"any", "push_vlan:0x0800", "push_vlan:0x0800: the Ethertype of a tag"},
+		{"any", "push_vlan:x", "the Ethertype of a tag"},
+		{"any", "mod_vlan_vid:5,push_vlan:0x8100,normal", "one tag is pushed"},
+		{"any", "push_vlan:0x8100,push_vlan:0x8100,normal", "one tag is pushed"},
+		{"any", "normal,push_vlan:0x8100", "push_vlan: no output comes behind it"},
 		{"any", "class:gold", "class:gold: there are no classes"},
 		{"any", "normal,mod_vlan_vid:5", "mod_vlan_vid: no output comes behind it"},
 		{"any", "output:a,mod_dl_src:02:00:00:00:00:01", "set_field: no output comes behind it"},

@@ -428,6 +428,45 @@ static void large(void **state)
 	}
 }
 
+// `sent`: Ethertypes and tags of the one packet that leaves.
+static void acts(struct config_flow *f, const char *actions, uint16_t from, const uint8_t *frame, uint32_t len, const char *sent, size_t n)
+{
+	free(f->actions);
+	f->actions = strdup(actions);
+	apply();
+	lab_send_frame(from, frame, len);
+	assert_int_equal(lab.n_sent, 1);
+	assert_memory_equal(lab.sent[0].bytes + 12, sent, n);
+}
+
+// `tagged`: of VLAN 10, priority 5, from port t.
+static void push_and_priority(struct config_flow *f, uint16_t t, const uint8_t *tagged, uint32_t len)
+{
+	uint8_t plain[128];
+	uint32_t n = lab_compose(plain, "udp," A TO_B);
+
+	// One more tag, in front of what it came with; of its own priority.
+	acts(f, "push_vlan:0x88a8,mod_vlan_vid:99,output:b", t, tagged, len, "\x88\xa8\0\x63\x81\0\xa0\x0a\x08\0", 10);
+	acts(f, "push_vlan:0x8100,mod_vlan_vid:99,mod_vlan_pcp:3,output:b", t, tagged, len, "\x81\0\x60\x63\x81\0\xa0\x0a\x08\0", 10);
+	acts(f, "push_vlan:0x8100,output:b", a, plain, n, "\x81\0\0\0\x08\0", 6);
+	lab_expect_trace("tagged with VLAN 0");
+	acts(f, "push_vlan:0x8100,strip_vlan,output:b", t, tagged, len, "\x08\0", 2);
+	acts(f, "strip_vlan,push_vlan:0x88a8,set_field:99->vlan_vid,output:b", t, tagged, len, "\x88\xa8\0\x63\x08\0", 6);
+	// The priority of the tag that it leaves with, if it does with one.
+	acts(f, "mod_vlan_pcp:2,output:t", a, plain, n, "\x81\0\x40\x0a\x08\0", 6);
+	acts(f, "mod_vlan_pcp:2,output:b", t, tagged, len, "\x08\0", 2);
+	acts(f, "mod_vlan_vid:20,set_field:2->vlan_pcp,output:b", t, tagged, len, "\x81\0\x40\x14\x08\0", 6);
+	acts(f, "strip_vlan,mod_vlan_pcp:2,output:b", t, tagged, len, "\x81\0\x40\0\x08\0", 6);
+	// A flood.
+	free(f->actions);
+	f->actions = strdup("push_vlan:0x88a8,mod_vlan_vid:99,mod_vlan_pcp:1,flood");
+	apply();
+	lab_send_frame(t, tagged, len);
+	assert_int_equal(lab.n_sent, 3);
+	for (unsigned i = 0; i < 3; i++)
+		assert_memory_equal(lab.sent[i].bytes + 12, "\x88\xa8\x20\x63\x81\0\xa0\x0a\x08\0", 10);
+}
+
 static void tags(void **state)
 {
 	struct config_port *t = lab_port("t", VLAN_TRUNK, NULL);
@@ -454,6 +493,7 @@ static void tags(void **state)
 	apply();
 	lab_expect_ports(a, "udp," A TO_B, t->id, 0);
 	assert_memory_equal(lab.sent[0].bytes + 12, "\x08\0", 2);
+	push_and_priority(f, t->id, frame, len);
 	// A flood: every copy.
 	free(f->actions);
 	f->actions = strdup("mod_vlan_vid:78,flood");
