@@ -150,9 +150,24 @@ static int parse_icmp(const struct cursor *c, struct pkt *p, struct flow_key *k,
 		p->class = CLASS_ICMP_ERROR;
 	} else if (type >= 133 && type <= 137) {
 		p->class = CLASS_ND;
-	} else if ((type >= 130 && type <= 132) || type == 143) {
+	} else if (type == 131 || type == 132 || type == 143) {
 		p->class = CLASS_GROUP;
+	} else if (type == 130) {
+		p->class = CLASS_GROUP_QUERY;
 	}
+	return 0;
+}
+
+// Reports and leaves go another way than queries and what nobody knows (RFC 4541 section 2.1.1). A message without a first byte is nobody's.
+static int parse_igmp(const struct cursor *c, struct pkt *p, uint32_t left)
+{
+	int can = left ? can_read(c, p->l4_ofs, 1) : 0;
+
+	if (can < 0)
+		return can;
+	uint8_t type = can ? c->data[p->l4_ofs] : 0;
+	if (p->class == CLASS_PLAIN)
+		p->class = type == 0x12 || type == 0x16 || type == 0x17 || type == 0x22 ? CLASS_GROUP : CLASS_GROUP_QUERY;
 	return 0;
 }
 
@@ -178,9 +193,7 @@ static int parse_l4(const struct cursor *c, struct pkt *p, struct flow_key *k, u
 		p->l4_len = 12;
 		return 0;
 	case IP_IGMP:
-		if (p->class == CLASS_PLAIN)
-			p->class = CLASS_GROUP;
-		return 0;
+		return parse_igmp(c, p, left);
 	default:
 		return 0;
 	}
@@ -481,6 +494,7 @@ const char *traffic_class_name(enum traffic_class c)
 		[CLASS_ND] = "nd",
 		[CLASS_DHCP] = "dhcp",
 		[CLASS_GROUP] = "igmp/mld",
+		[CLASS_GROUP_QUERY] = "igmp/mld-query",
 		[CLASS_LINK] = "lacp/lldp",
 		[CLASS_ICMP_ERROR] = "icmp-error",
 		[CLASS_FRAG_FIRST] = "first-fragment",

@@ -16,7 +16,8 @@ enum traffic_class {
 	CLASS_ARP,
 	CLASS_ND,           // neighbour and router discovery, RFC 4861
 	CLASS_DHCP,         // RFC 2131, RFC 8415
-	CLASS_GROUP,        // IGMP, MLD
+	CLASS_GROUP,        // IGMP, MLD: reports and leaves
+	CLASS_GROUP_QUERY,  // queries, and other messages of IGMP
 	CLASS_LINK,         // LACP, LLDP and the other reserved addresses of IEEE 802.1Q table 8-1
 	CLASS_ICMP_ERROR,
 	CLASS_FRAG_FIRST,
@@ -34,7 +35,7 @@ enum out_kind {
 	OUT_FLOOD, // to every port of network `out` but the ingress port
 	OUT_DROP,  // reason in `out`
 	OUT_PUNT,  // to the switch's own stack, see punt.h; stage and kind in `out`
-	OUT_GROUP, // to the ports of target list `out`, see group_targets in topology.h
+	OUT_GROUP, // to the ports of target list `out`, see targets.h
 };
 
 enum vlan_op {

@@ -3,6 +3,7 @@
 #include "change.h"
 #include "parse.h"
 #include "rewrite.h"
+#include "targets.h"
 #include "vlan.h"
 
 #include <string.h>
@@ -249,55 +250,150 @@ void forward_mirror(struct worker *w, struct pkt *p, const struct lport *out, in
 	run_egress(w, &copy, 1);
 }
 
-// One copy for each port of the network but the packet's own; the last one is the packet itself. The payload is shared.
+// What is left of TTL or hop limit; 0: no IP.
+static uint8_t hops_left(const struct pkt *p)
+{
+	return !p->l3_ofs ? 0 : pkt_data(p)[p->l3_ofs + (p->ethertype == RTE_ETHER_TYPE_IPV4 ? 8 : 7)];
+}
+
+// A packet that a router takes into another network: its source address and TTL, on headers of its own. NULL: it was lost.
+static struct rte_mbuf *hop(struct worker *w, struct rte_mbuf *m, const uint8_t src[6], const struct network *net)
+{
+	struct rte_mbuf *own = pkt_own_headers(m, headers_of(pkt_of(m)), w->pool);
+	struct change_headers before;
+
+	if (unlikely(!own)) {
+		worker_drop(w, m, FLOW_REASON(NO_MEMORY));
+		return NULL;
+	}
+	struct pkt *p = pkt_of(own);
+	uint8_t *d = rte_pktmbuf_mtod(own, uint8_t *);
+	if (unlikely(p->trace))
+		change_look(own, &before);
+	memcpy(d + 6, src, 6);
+	p->network = net->id;
+	if (p->ethertype == RTE_ETHER_TYPE_IPV4) {
+		uint8_t *sum = d + p->l3_ofs + 10;
+		uint32_t s = (uint32_t)(sum[0] << 8 | sum[1]) + 0x100; // RFC 1624: TTL is the high byte of its word
+
+		s += s >> 16;
+		sum[0] = (uint8_t)(s >> 8);
+		sum[1] = (uint8_t)s;
+		d[p->l3_ofs + 8]--;
+	} else {
+		d[p->l3_ofs + 7]--;
+	}
+	if (unlikely(p->trace))
+		change_trace(p->trace, &before, own);
+	return own;
+}
+
+// With which tag every copy leaves.
+static int tag_given(const struct pkt *p)
+{
+	return p->vlan_op == VLAN_OP_GIVEN ? p->vlan_tci | p->qinq << 16 : TAG_OF_PORT;
+}
+
+// A packet that goes to several ports: a copy for each, the last one is the packet itself. The payload is shared.
+struct fan {
+	struct worker *w;
+	struct pkt *p;
+	const struct lport *in, *last; // last: where it goes that nothing was sent to yet
+	const struct network *net;     // that `last` gets it in
+	const uint8_t *src;            // routed to `last`: its new source address
+	int tag;
+	unsigned n;
+	struct pkt *batch[BURST];
+};
+
+static void fan_send(struct fan *f, struct rte_mbuf *m)
+{
+	if (unlikely(f->src)) {
+		m = hop(f->w, m, f->src, f->net);
+		if (!m)
+			return;
+	}
+	egress_to(m, f->in, f->last, f->net, f->src ? TAG_OF_PORT : f->tag, CORE_COPY);
+	f->batch[f->n++] = pkt_of(m);
+	if (f->n == BURST) {
+		run_egress(f->w, f->batch, f->n);
+		f->n = 0;
+	}
+}
+
+static void fan_to(struct fan *f, const struct lport *out, const struct network *net, const uint8_t *src)
+{
+	struct rte_mbuf *m = pkt_mbuf(f->p);
+
+	if (f->last) {
+		struct rte_mbuf *c = pkt_clone(m, f->w->pool);
+
+		worker_count(f->w, f->p->origin, COUNT_COPIES, 1);
+		if (likely(c)) {
+			trace_ref(f->p->trace);
+			fan_send(f, c);
+		} else { // A copy that could not be made is a copy that was lost.
+			worker_lose(f->w, m, FLOW_REASON(NO_MEMORY), 0);
+			if (unlikely(f->p->trace))
+				forward_trace_lost(f->p->trace, f->last->id);
+		}
+	}
+	f->last = out;
+	f->net = net;
+	f->src = src;
+}
+
+static void fan_end(struct fan *f, uint32_t row)
+{
+	if (unlikely(!f->last))
+		worker_drop_for(f->w, pkt_mbuf(f->p), FLOW_REASON(NOBODY), row);
+	else
+		fan_send(f, pkt_mbuf(f->p));
+	run_egress(f->w, f->batch, f->n);
+}
+
 static void flood(struct worker *w, struct pkt *p)
 {
 	const struct network *net = network_get(p->out);
-	const struct lport *in = lport_get(p->in_port);
-	struct rte_mbuf *m = pkt_mbuf(p);
-	const struct lport *last = NULL;
-	int tag = p->vlan_op == VLAN_OP_GIVEN ? p->vlan_tci | p->qinq << 16 : TAG_OF_PORT;
-	struct pkt *batch[BURST];
-	unsigned n = 0;
+	struct fan f = {.w = w, .p = p, .in = lport_get(p->in_port), .tag = tag_given(p)};
 
-	if (unlikely(!net || !in)) {
-		worker_drop(w, m, FLOW_REASON(NETWORK_GONE));
+	if (unlikely(!net || !f.in)) {
+		worker_drop(w, pkt_mbuf(p), FLOW_REASON(NETWORK_GONE));
 		return;
 	}
 	for (uint32_t i = 0; i < net->n_targets; i++) {
 		const struct flood_target *t = &net->target[i];
-		const struct lport *out = t->port == p->in_port || (t->isolated && in->isolated) ? NULL : lport_get(t->port);
+		const struct lport *out = t->port == p->in_port || (t->isolated && f.in->isolated) ? NULL : lport_get(t->port);
 
-		if (!out)
+		if (out)
+			fan_to(&f, out, net, NULL);
+	}
+	fan_end(&f, net->row);
+}
+
+// To the members of its group, in its own network and by a router in others.
+static void to_group(struct worker *w, struct pkt *p)
+{
+	const struct target_list *l = targets_get(p->out);
+	const struct network *own = network_get(p->network);
+	struct fan f = {.w = w, .p = p, .in = lport_get(p->in_port), .tag = tag_given(p)};
+	bool may_hop = hops_left(p) > 1;
+
+	if (unlikely(!l || !own || !f.in)) {
+		worker_drop(w, pkt_mbuf(p), FLOW_REASON(NETWORK_GONE));
+		return;
+	}
+	for (unsigned i = 0; i < l->n; i++) {
+		const struct target *t = &l->to[i];
+		const struct lport *out = lport_get(t->port);
+		const struct network *net = t->network == own->id ? own : network_get(t->network);
+
+		if (!out || !out->enabled || !net)
 			continue;
-		if (last) {
-			struct rte_mbuf *c = pkt_clone(m, w->pool);
-
-			if (likely(c)) {
-				trace_ref(p->trace);
-				worker_count(w, p->origin, COUNT_COPIES, 1);
-				egress_to(c, in, last, net, tag, CORE_COPY);
-				batch[n++] = pkt_of(c);
-			} else { // A copy that could not be made is a copy that was lost.
-				worker_count(w, p->origin, COUNT_COPIES, 1);
-				worker_lose(w, m, FLOW_REASON(NO_MEMORY), 0);
-				if (unlikely(p->trace))
-					forward_trace_lost(p->trace, last->id);
-			}
-			if (n == BURST) {
-				run_egress(w, batch, n);
-				n = 0;
-			}
-		}
-		last = out;
+		if (net != own ? may_hop : t->port != p->in_port && !(out->isolated && f.in->isolated))
+			fan_to(&f, out, net, net != own ? t->src : NULL);
 	}
-	if (unlikely(!last)) {
-		worker_drop_for(w, m, FLOW_REASON(NOBODY), net->row);
-	} else {
-		egress_to(m, in, last, net, tag, CORE_COPY);
-		batch[n++] = p;
-	}
-	run_egress(w, batch, n);
+	fan_end(&f, own->row);
 }
 
 // Packets with their decisions, n <= BURST, in order.
@@ -319,6 +415,10 @@ void forward_run(struct worker *w, struct rte_mbuf **m, unsigned n)
 			run_egress(w, out, k);
 			k = 0;
 			flood(w, p[i]);
+		} else if (p[i]->out_kind == OUT_GROUP) {
+			run_egress(w, out, k);
+			k = 0;
+			to_group(w, p[i]);
 		} else {
 			worker_drop_for(w, pkt_mbuf(p[i]), p[i]->out, p[i]->drop_row);
 		}

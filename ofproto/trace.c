@@ -6,6 +6,7 @@
 #include "reason.h"
 #include "row.h"
 #include "stage.h"
+#include "targets.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -106,6 +107,12 @@ static void format_decided(const struct core_record *r, struct buf *b)
 	case OUT_FLOOD:
 		buf_add(b, "flooded to every other port of network %s", net ? net->name : "that is gone");
 		break;
+	case OUT_GROUP: {
+		const struct target_list *l = targets_get(r->port);
+
+		buf_add(b, "to the %u ports of its group", l ? l->n : 0);
+		break;
+	}
 	case OUT_DROP:
 		buf_add(b, "drop: %s", reason_get(r->reason)->text);
 		return;

@@ -27,7 +27,7 @@ static uint16_t output_resolve(struct resolve *r)
 {
 	struct flow *f = r->flow;
 
-	if (f->out_kind == OUT_FLOOD && r->tag != TAG_OF_PORT) {
+	if ((f->out_kind == OUT_FLOOD || f->out_kind == OUT_GROUP) && r->tag != TAG_OF_PORT) {
 		f->vlan_op = VLAN_OP_GIVEN;
 		f->vlan_tci = (uint16_t)r->tag;
 		f->qinq = (uint16_t)(r->tag >> 16);

@@ -7,6 +7,7 @@
 #include "row.h"
 #include "sentence.h"
 #include "stage.h"
+#include "targets.h"
 #include "thread.h"
 #include "verbs.h"
 #include "vlan.h"
@@ -89,6 +90,13 @@ void cache_format_actions(struct buf *b, const struct flow *f)
 			format_given(b, f->vlan_tci | f->qinq << 16);
 		buf_add(b, "flood:%s", net ? net->name : "?");
 		break;
+	case OUT_GROUP: {
+		const struct target_list *l = targets_get(f->out);
+
+		for (unsigned i = 0; l && i < l->n; i++)
+			buf_add(b, "%soutput:%s", i ? "," : "", port_name(l->to[i].port));
+		break;
+	}
 	case OUT_DROP:
 		buf_add(b, "drop(%s.%s)", reason_get(f->out)->module, reason_get(f->out)->name);
 		break;

@@ -217,6 +217,7 @@ bool dry_is_packet(const struct dry_run *r, const struct dry_out *o)
 	case OUT_PORT:
 		return o->port == r->decision.out;
 	case OUT_FLOOD:
+	case OUT_GROUP:
 		return lp && !lp->reserved;
 	default:
 		return false;

@@ -1,0 +1,42 @@
+// targets: lists of ports that packets for a group go to (OUT_GROUP). Equal lists are one, so that many groups with the same members need few.
+//
+// The main thread makes and releases them; workers read by id. Whoever releases one has made every flow that names it stale before; it can be read
+// until a grace period has passed.
+#ifndef OFPROTO_TARGETS_H
+#define OFPROTO_TARGETS_H
+
+#include "rcu.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MAX_TARGET_LISTS 65536 // id 0: none
+
+// Where a copy goes. Whoever makes lists zeroes them first: they are compared as bytes.
+struct target {
+	uint16_t port;
+	uint16_t network; // that the copy leaves in
+	uint8_t src[6];   // of a copy into another network than the packet's own: the address of the router port there
+};
+
+struct target_list {
+	uint16_t id;
+	uint16_t n;
+	uint32_t refs, hash, next; // the main thread's
+	struct target to[];
+};
+
+extern struct target_list *target_lists[MAX_TARGET_LISTS];
+
+// NULL: there is none.
+static inline const struct target_list *targets_get(uint16_t id)
+{
+	return rcu_read(target_lists[id]);
+}
+
+// Main thread. The list with these n > 0 targets, sorted by (network, port), with one reference more. 0: no id is free, or no memory.
+uint16_t targets_intern(const struct target *, unsigned n);
+void targets_release(uint16_t id); // 0: nothing
+unsigned targets_count(void);
+
+#endif
