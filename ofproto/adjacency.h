@@ -1,28 +1,75 @@
 // adjacency: what routing does to a packet's headers: addresses of the next link, and hops taken from its TTL.
 //
-// Main thread makes and frees them; workers read by index. An index that a flow has may be reused only after every flow that has it is stale and a grace
-// period has passed.
+// Main thread makes and frees them; workers read by index. An index that a flow has may be used again only after every flow that has it is stale and a
+// grace period has passed.
 #ifndef OFPROTO_ADJACENCY_H
 #define OFPROTO_ADJACENCY_H
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
+#include <rte_branch_prediction.h>
+#include <rte_byteorder.h>
 
-#define MAX_ADJACENCIES 65536 // index 0: none
+// Index 0: none. From ADJACENCY_ACTIONS on an index is none of a table, but what stage `router` does with the packet instead of sending it on.
+#define MAX_ADJACENCIES 65536
+#define ADJACENCY_ACTIONS 0xff00
 
 struct adjacency {
 	uint8_t dst[6], src[6]; // first, as in a frame
 	uint16_t network;       // that the packet goes into
-	uint8_t hops;           // that are taken from TTL or hop limit
 	uint8_t used;
+	uint8_t spare;
 };
 static_assert(sizeof(struct adjacency) == 16, "four in a cache line");
 
-extern struct adjacency *adjacencies; // [MAX_ADJACENCIES], reserved address space, touched as it is used
+extern struct adjacency adjacencies[MAX_ADJACENCIES]; // touched as it is used
 
 static inline const struct adjacency *adjacency_get(uint32_t index)
 {
 	return &adjacencies[index & (MAX_ADJACENCIES - 1)];
+}
+
+// The sum of an IPv4 header of 20 bytes, folded: 0xffff if its checksum is right (RFC 1071).
+static inline uint16_t adjacency_sum(const uint8_t *ip)
+{
+	uint64_t a, b;
+	uint32_t c;
+
+	memcpy(&a, ip, 8);
+	memcpy(&b, ip + 8, 8);
+	memcpy(&c, ip + 16, 4);
+	unsigned __int128 sum = (unsigned __int128)a + b + c;
+	uint64_t s = (uint64_t)sum + (uint64_t)(sum >> 64);
+	s = (s >> 32) + (s & 0xffffffff);
+	s = (s >> 16) + (s & 0xffff);
+	s = (s >> 16) + (s & 0xffff);
+	return (uint16_t)((s >> 16) + (s & 0xffff));
+}
+
+// Takes one from TTL or hop limit, which is larger than 1, and gives the frame its new addresses. `d`: the frame, its own up to the IP header's end; l3: where
+// that header begins. False: the IPv4 header's checksum is wrong (RFC 1812 section 5.2.2); untouched.
+static inline bool adjacency_apply(uint8_t *d, unsigned l3, const struct adjacency *a)
+{
+	uint8_t *ip = d + l3;
+
+	if (likely(ip[0] >> 4 == 4)) {
+		uint16_t sum;
+
+		if (likely(ip[0] == 0x45) && unlikely(adjacency_sum(ip) != 0xffff))
+			return false;
+		ip[8]--;
+		// RFC 1624, equation 3, for a difference of 0x0100 in network order.
+		memcpy(&sum, ip + 10, 2);
+		uint32_t s = sum + RTE_STATIC_BSWAP16(0x0100);
+		sum = (uint16_t)(s + (s >> 16));
+		memcpy(ip + 10, &sum, 2);
+	} else {
+		ip[7]--;
+	}
+	memcpy(d, a, 12);
+	return true;
 }
 
 #endif

@@ -22,6 +22,7 @@ enum vlan_mode {
 	VLAN_NATIVE_TAGGED,   // a trunk; untagged frames come in to the native network, it leaves tagged
 	VLAN_NATIVE_UNTAGGED, // a trunk; untagged frames come in to the native network, it leaves untagged
 	VLAN_DOT1Q_TUNNEL,    // every frame belongs to the network, tags of the customer's are payload
+	VLAN_NETWORK_ID,      // of tunnels: not a tag but the tunnel's header says which network; key.vlan is KEY_VLAN_NETWORK | network id
 };
 
 // A rate limit: `pps` packets a second with bursts of `burst` packets. pps 0: no limit.

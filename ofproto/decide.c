@@ -157,7 +157,7 @@ void forward_trace_hit(struct worker *w, struct rte_mbuf *m, const struct flow_k
 	r.trace = p->trace;
 	resolve_run(&r);
 	if ((again.out_kind != f->out_kind || again.out != f->out || again.vlan_op != f->vlan_op || again.stages != f->stages ||
-	     again.rule != f->rule || again.actions != f->actions) &&
+	     again.rule != f->rule || again.adj != f->adj || again.actions != f->actions) &&
 	    gen_read_epoch() == w->epoch)
 		forward_trace_decision(p->trace, CORE_DIFFERS, &again, 0);
 }

@@ -1,5 +1,6 @@
 // forward: bursts from parsing to their flows, and the queue of misses. See forward.h.
 #include "forward_private.h"
+#include "adjacency.h"
 #include "parse.h"
 
 #include <errno.h>
@@ -146,6 +147,14 @@ static inline void apply(struct worker *w, struct rte_mbuf *m, struct flow *f)
 	if (unlikely(w->now_ms - f->refreshed_ms >= REFRESH_MS) && !(f->flags & FLOW_UNCACHED))
 		refresh(w, f);
 }
+
+// What the stages' run needs of the flow beyond the decision.
+static inline void hand_on(struct rte_mbuf *m, const struct flow *f)
+{
+	m->hash.usr = f->actions;
+	m->hash.fdir.hi = f->adj;
+}
+
 // ---- misses
 
 static inline uint16_t *guard_of(struct port_worker *pw, uint64_t hash)
@@ -243,7 +252,7 @@ unsigned forward_misses(struct worker *w, uint16_t port)
 				forward_trace_hit(w, m, &l.whole, f);
 			}
 			apply(w, m, f);
-			m->hash.usr = f->actions;
+			hand_on(m, f);
 			if (unlikely(f == &scratch && f->rule))
 				flow_credit(w->flows, f->rule, 1, m->pkt_len);
 			ready[n++] = m;
@@ -418,6 +427,24 @@ static inline struct port_worker *send_direct(struct worker *w, struct port_work
 	return out;
 }
 
+// The packet goes on to the next link. False: its header's checksum is wrong, or there is no buffer; it is dropped.
+static inline bool route_direct(struct worker *w, struct rte_mbuf **m, const struct flow *f)
+{
+	if (unlikely(!RTE_MBUF_DIRECT(*m) || rte_mbuf_refcnt_read(*m) != 1)) {
+		struct rte_mbuf *own = pkt_own_headers(*m, (uint16_t)(pkt_of(*m)->l3_ofs + 40), w->pool);
+
+		if (!own) {
+			worker_drop(w, *m, FLOW_REASON(NO_MEMORY));
+			return false;
+		}
+		*m = own;
+	}
+	if (likely(adjacency_apply(rte_pktmbuf_mtod(*m, uint8_t *), pkt_of(*m)->l3_ofs, adjacency_get(f->adj))))
+		return true;
+	worker_drop(w, *m, FLOW_REASON(CHECKSUM));
+	return false;
+}
+
 // Serves what cached flows serve, queues the rest.
 static void serve_burst(struct worker *w, struct port_worker *pw, struct burst *b)
 {
@@ -440,13 +467,15 @@ static void serve_burst(struct worker *w, struct port_worker *pw, struct burst *
 			trace_burst_hit(w, m, f);
 		apply(w, m, f);
 		if (unlikely(!(f->flags & direct) || p->seg_len > f->mtu)) {
-			m->hash.usr = f->actions;
+			hand_on(m, f);
 			b->m[k++] = m;
 		} else if (likely(!p->trace)) {
+			if (f->adj && unlikely(!route_direct(w, &m, f)))
+				continue;
 			out = send_direct(w, out, m, f);
 		} else {
 			// It goes through all the stages, and does so at once, or the rest of its flow would overtake it.
-			m->hash.usr = f->actions;
+			hand_on(m, f);
 			forward_run(w, &m, 1);
 			out = NULL; // its batch may have left
 		}
@@ -516,6 +545,21 @@ void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigne
 		trace_waiting(pw, tsc);
 }
 
+void forward_again(struct worker *w, struct rte_mbuf *m)
+{
+	uint16_t port = pkt_of(m)->in_port;
+	struct port_worker *pw = worker_port(w, port);
+
+	w->epoch = gen_read_epoch();
+	if (unlikely(!pw || !lport_get(port))) {
+		worker_drop(w, m, FLOW_REASON(PORT_GONE));
+		return;
+	}
+	miss_push(w, pw, m, 0);
+	while (forward_misses(w, port)) // nobody may ever poll the port
+		;
+}
+
 void forward_explain(struct worker *w, uint16_t port, struct rte_mbuf *m, struct effect *overlay, uint8_t *n_overlay)
 {
 	const struct lport *lp = lport_get(port);
@@ -542,6 +586,6 @@ void forward_explain(struct worker *w, uint16_t port, struct rte_mbuf *m, struct
 		overlay[(*n_overlay)++] = r.effect[i];
 	flow.flags |= FLOW_UNCACHED;
 	apply(w, m, &flow);
-	m->hash.usr = flow.actions;
+	hand_on(m, &flow);
 	forward_run(w, &m, 1);
 }

@@ -11,6 +11,7 @@
 	X(flow, PORT_GONE, "the ingress port is gone or not configured yet")                                           \
 	X(flow, NO_OUTPUT, "no stage decided where the packet goes")                                                   \
 	X(flow, NETWORK_GONE, "the network was removed while the packet was under way")                                \
+	X(flow, CHECKSUM, "the checksum of the IPv4 header is wrong")                                                   \
 	X(flow, NOBODY, "there is no other port in the network to flood to")                                           \
 	X(flow, NO_MEMORY, "the switch ran out of packet buffers for copies")
 
@@ -24,6 +25,8 @@ void forward_init(void);
 // What the worker took from port `port`, n <= BURST. The packets are the worker's from here on: when it returns they are in egress batches, in
 // the port's queue of misses, or dropped. Sets what worker.now says as the time of all of them.
 void forward_burst(struct worker *, uint16_t port, struct rte_mbuf **, unsigned n);
+// A packet that the switch has had, or made: decided as if it had just come in on pkt_of(m)->in_port, which is counted elsewhere.
+void forward_again(struct worker *, struct rte_mbuf *m);
 // Resolves what waits in the port's queue, within the budget of one turn. Returns how many still wait.
 unsigned forward_misses(struct worker *, uint16_t port);
 // Whether a guest's port is to be left alone this time, because the queue of misses might not take what another burst adds: its packets wait in

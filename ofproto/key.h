@@ -34,12 +34,14 @@ enum key_field {
 #define KEY_BASE                                                                                                       \
 	(KEY_BIT(IN_PORT) | KEY_BIT(VLAN) | KEY_BIT(DL_TYPE) | KEY_BIT(DL_DST) | KEY_BIT(DL_SRC) | KEY_BIT(CLASS))
 
+#define KEY_VLAN_NETWORK 0x2000
+
 // All in network order but port, profile, vlan and cvlan. IPv4 and ARP addresses are in the first four bytes of ip_src and, packed
 // close so that a key of IPv4 is 40 bytes, right behind it: see key_v4.
 struct flow_key {
 	uint16_t port;      // ingress port
 	uint16_t profile;
-	uint16_t vlan;      // outer tag: 0x1000 | VLAN id; 0: untagged
+	uint16_t vlan;      // outer tag: 0x1000 | VLAN id; 0: untagged; out of a tunnel: KEY_VLAN_NETWORK | network id
 	uint16_t ethertype; // behind the tags; 0x05ff: IEEE 802.2 frame
 	uint8_t dst[6];
 	uint8_t src[6];

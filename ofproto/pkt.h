@@ -84,7 +84,7 @@ struct pkt {
 	uint8_t proto;        // IP protocol behind extension headers
 	uint16_t l4_ofs;      // 0: no transport header in this packet
 	uint8_t l4_len;       // length of the transport header; TCP with options, 0 if not known
-	uint8_t spare;
+	uint8_t punt_op;      // while it is on its way back from the main thread: of punt.c
 	uint16_t l3_len;      // bytes of layer 3 (without trailing padding); frame less Ethernet header and tags if no IP
 	uint32_t hash;        // of the addresses and ports, the same for every packet of a connection's direction
 	uint32_t seg_len;     // bytes of layer 3 on the wire: of one segment if it is cut by TSO, else of the frame

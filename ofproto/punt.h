@@ -14,6 +14,9 @@
 struct worker;
 struct resolve;
 
+// What is done with a packet on a worker.
+typedef void punt_fn(struct worker *, struct rte_mbuf *, uint16_t arg);
+
 #define PUNT_MAX 4096
 #define PUNT_PORT_MAX 512
 
@@ -34,13 +37,15 @@ void punt_fini(void);
 // ---- workers
 
 // Of a decision: the packet goes to `punted` of the stage that is at work, with `kind` and `arg`. Flows like it are cached as any other.
-void resolve_punt(struct resolve *, uint8_t kind, uint32_t arg);
+void resolve_punt(struct resolve *, uint8_t kind, uint16_t arg);
+// A decision: the packet ends here, the switch itself has had what there is in it. It is counted as consumed.
+void resolve_consume(struct resolve *);
 // A packet whose decision is OUT_PUNT. Takes it.
 void punt_give(struct worker *, struct rte_mbuf *);
 // A copy of the packet, which goes on by itself. Nothing happens on a dry worker.
-void punt_copy(struct worker *, const struct pkt *, uint8_t stage, uint8_t kind, uint32_t arg);
-// Takes what the main thread gave this worker.
-void punt_serve(struct worker *);
+void punt_copy(struct worker *, const struct pkt *, uint8_t stage, uint8_t kind, uint16_t arg);
+// Takes what the main thread gave this worker. Returns how many packets that were.
+unsigned punt_serve(struct worker *);
 
 // ---- main thread
 
@@ -51,7 +56,9 @@ void punt_consume(struct rte_mbuf *);                             // it is done 
 void punt_drop(struct rte_mbuf *, uint16_t reason, uint32_t row); // row: as for worker_drop_for()
 void punt_resume(struct rte_mbuf *);                              // it is decided anew, as if it had just come in
 // `fn` does something with the packet on a worker, which owns it then (as m) and has it off its queue: worker_drop(), forward_send() and the like.
-void punt_run(struct rte_mbuf *, void (*fn)(struct worker *, struct rte_mbuf *, uint32_t arg), uint32_t arg);
+void punt_run(struct rte_mbuf *, punt_fn *fn, uint16_t arg);
+// Where new packets come from. Once, before punt_new().
+void punt_set_pool(struct rte_mempool *(*)(void));
 // A new packet of `len` bytes, in one piece, that the caller fills; NULL: no buffer. Then one of:
 struct rte_mbuf *punt_new(uint16_t len, uint8_t **data);
 // It comes into the switch on `port` (a router port, say), and is decided as any packet. On that port's ledger it is counted as generated.
@@ -60,8 +67,9 @@ void punt_send(struct rte_mbuf *, uint16_t port);
 void punt_emit(struct rte_mbuf *, uint16_t port);
 
 // What vswitch/ sets. `ring`: workers have punted something; any worker. `deliver`: hands a packet to some worker's punt_queue(); false: there is none.
+// With neither set, what workers punt waits for punt_poll(), and what is given back is gone.
 extern void (*punt_ring)(void);
-extern bool (*punt_deliver)(struct rte_mbuf *);
+extern bool (*punt_deliver)(struct rte_mbuf *, unsigned worker); // `worker`: who had it; any other will do
 // Any thread: a worker gets the packet at its next punt_serve().
 void punt_queue(struct worker *, struct rte_mbuf *);
 

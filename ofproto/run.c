@@ -2,6 +2,7 @@
 #include "forward_private.h"
 #include "change.h"
 #include "parse.h"
+#include "punt.h"
 #include "rewrite.h"
 #include "targets.h"
 #include "vlan.h"
@@ -363,7 +364,7 @@ static void flood(struct worker *w, struct pkt *p)
 	}
 	for (uint32_t i = 0; i < net->n_targets; i++) {
 		const struct flood_target *t = &net->target[i];
-		const struct lport *out = t->port == p->in_port || (t->isolated && f.in->isolated) ? NULL : lport_get(t->port);
+		const struct lport *out = t->port == p->in_port || (t->isolated && f.in->isolated) || (t->tunnel && f.in->kind == PORT_TUNNEL) ? NULL : lport_get(t->port);
 
 		if (out)
 			fan_to(&f, out, net, NULL);
@@ -410,6 +411,8 @@ void forward_run(struct worker *w, struct rte_mbuf **m, unsigned n)
 			worker_drop_for(w, pkt_mbuf(p[i]), p[i]->drop, p[i]->drop_row);
 		} else if (likely(p[i]->out_kind == OUT_PORT)) {
 			out[k++] = p[i];
+		} else if (p[i]->out_kind == OUT_PUNT) {
+			punt_give(w, pkt_mbuf(p[i]));
 		} else if (p[i]->out_kind == OUT_FLOOD) {
 			// What came before it leaves before it.
 			run_egress(w, out, k);

@@ -1,6 +1,7 @@
 // stage: the list, and what a resolving stage may ask for.
 #include "stage.h"
 #include "parse.h"
+#include "punt.h"
 
 #include <errno.h>
 #include <string.h>
@@ -14,6 +15,7 @@ int stages_init(struct stage *const *list, unsigned n)
 		return -E2BIG;
 	parse_init();
 	worker_init_reasons();
+	punt_init();
 	n_stages = 0;
 	for (unsigned i = 0; i < n; i++) {
 		struct stage *s = list[i];
@@ -90,6 +92,13 @@ void stages_tick(uint64_t now)
 	for (unsigned i = 0; i < n_stages; i++)
 		if (stages[i]->tick)
 			stages[i]->tick(now);
+}
+
+void stages_release(void)
+{
+	for (unsigned i = 0; i < n_stages; i++)
+		if (stages[i]->release)
+			stages[i]->release();
 }
 
 void stages_count(stage_count_fn *fn, void *arg)

@@ -88,7 +88,9 @@ struct stage {
 	// A flow that is fresh had a packet; called about once a second and flow.
 	void (*refresh)(struct worker *, const struct flow *);
 	// Main thread: a packet that the stage had punted (punt.h), which has to be given back.
-	void (*punted)(struct rte_mbuf *, uint8_t kind, uint32_t arg);
+	void (*punted)(struct rte_mbuf *, uint8_t kind, uint16_t arg);
+	// Main thread: the switch ends, and packets that the stage holds are to be given back now.
+	void (*release)(void);
 	void (*format)(struct buf *, const void *record, uint16_t size);
 	// Wanted state to tables; a row that can't be gets its `error`. 0 or a negative errno.
 	int (*reconcile)(struct config *want);
@@ -144,6 +146,7 @@ struct stage *stage_find(const char *name);
 // topology_reconcile() and then every stage's.
 int stages_reconcile(struct config *);
 void stages_tick(uint64_t now);
+void stages_release(void);
 void stages_count(stage_count_fn *fn, void *arg);
 
 #endif

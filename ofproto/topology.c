@@ -25,7 +25,7 @@ static void lport_free(void *arg)
 static bool lport_same(const struct lport *a, const struct lport *b)
 {
 	return !strcmp(a->name, b->name) && a->row == b->row && a->mtu == b->mtu && a->mtu_row == b->mtu_row && a->native == b->native && a->qinq == b->qinq &&
-	       a->mode == b->mode && a->enabled == b->enabled && a->isolated == b->isolated && a->reserved == b->reserved &&
+	       a->mode == b->mode && a->enabled == b->enabled && a->isolated == b->isolated && a->reserved == b->reserved && a->kind == b->kind && a->underlay == b->underlay &&
 	       !memcmp(&a->untagged, &b->untagged, sizeof a->untagged) && !a->vlans == !b->vlans && !a->cvlans == !b->cvlans &&
 	       (!a->vlans || !memcmp(a->vlans, b->vlans, 4096 * sizeof *a->vlans)) &&
 	       (!a->cvlans || !memcmp(a->cvlans, b->cvlans, 4096 / 8));
@@ -113,8 +113,9 @@ static struct lport *lport_make(struct config *c, struct config_port *cp, uint32
 	lp->enabled = cp->enabled;
 	lp->isolated = cp->isolated;
 	lp->reserved = cp->reserved;
+	lp->kind = (uint8_t)cp->kind;
 	lp->qinq = !strcmp(config_map_get(&cp->other_config, "qinq-ethtype", "802.1ad"), "802.1q") ? 0x8100 : 0x88a8;
-	if (!native && cp->vlan_mode != VLAN_TRUNK)
+	if (!native && cp->vlan_mode != VLAN_TRUNK && cp->vlan_mode != VLAN_NETWORK_ID)
 		sentence_set(&cp->error, "the port has no network yet: set its network");
 	if (native && cp->vlan_mode == VLAN_NATIVE_TAGGED && !native->vlan)
 		sentence_set(&cp->error, "network %s has no VLAN, so it can't leave the port tagged", native->name);
@@ -143,7 +144,7 @@ static struct network *network_make(const struct config_network *cn, struct lpor
 
 	// Trunks are asked by the network's own tag, so that this stays linear in the ports.
 	for (unsigned i = 1; i < MAX_PORTS; i++)
-		n += ports[i] && (ports[i]->untagged.network == cn->id || (ports[i]->vlans && ports[i]->vlans[cn->vlan].network == cn->id));
+		n += ports[i] && (ports[i]->untagged.network == cn->id || (ports[i]->vlans && ports[i]->vlans[ports[i]->mode == VLAN_NETWORK_ID ? cn->id : cn->vlan].network == cn->id));
 	struct network *net = calloc(1, sizeof *net + n * sizeof net->target[0]);
 	if (!net)
 		return NULL;
@@ -158,10 +159,10 @@ static struct network *network_make(const struct config_network *cn, struct lpor
 	for (unsigned i = 1; i < MAX_PORTS; i++) {
 		const struct lport *lp = ports[i];
 
-		if (!lp || !lp->enabled || lp->reserved)
+		if (!lp || !lp->enabled || lp->reserved || lp->kind == PORT_ROUTER)
 			continue;
-		if (lp->untagged.network == cn->id || (lp->vlans && lp->vlans[cn->vlan].network == cn->id))
-			net->target[net->n_targets++] = (struct flood_target){(uint16_t)i, lp->isolated};
+		if (lp->untagged.network == cn->id || (lp->vlans && lp->vlans[lp->mode == VLAN_NETWORK_ID ? cn->id : cn->vlan].network == cn->id))
+			net->target[net->n_targets++] = (struct flood_target){(uint16_t)i, lp->isolated, lp->kind == PORT_TUNNEL};
 	}
 	return net;
 }

@@ -27,14 +27,17 @@ struct lport {
 	bool enabled;
 	bool isolated;
 	bool reserved; // mirrors write to it, and nobody else
+	uint8_t kind;  // enum port_kind
+	bool underlay; // tunnels of this switch end in its network
 	struct membership untagged;
-	struct membership *vlans; // [4096] of a trunk, else NULL
+	struct membership *vlans; // [4096] of a trunk, by VLAN; of a tunnel, by network id; else NULL
 	uint64_t *cvlans;         // dot1q-tunnel: bitmap of 4096 customer VLANs let in, NULL: all
 };
 
 struct flood_target {
 	uint16_t port;
 	bool isolated;
+	bool tunnel; // nothing is flooded from tunnel to tunnel
 };
 
 // An L2 domain, immutable once published.

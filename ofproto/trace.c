@@ -113,6 +113,9 @@ static void format_decided(const struct core_record *r, struct buf *b)
 		buf_add(b, "to the %u ports of its group", l ? l->n : 0);
 		break;
 	}
+	case OUT_PUNT:
+		buf_add(b, "for the switch itself");
+		break;
 	case OUT_DROP:
 		buf_add(b, "drop: %s", reason_get(r->reason)->text);
 		return;
@@ -178,6 +181,12 @@ static void format_core(const struct core_record *r, struct buf *b)
 		buf_add(b, "DEFECT: a fresh decision differs from the cached one: ");
 		format_decided(r, b);
 		break;
+	case CORE_CONSUMED:
+		buf_add(b, "the switch itself takes it");
+		break;
+	case CORE_PUNTED:
+		buf_add(b, "to the switch's own stack, for %s", r->port < stage_count() ? stage_get((uint8_t)r->port)->name : "?");
+		break;
 	case CORE_CHANGED: // has a record of its own
 		break;
 	}
@@ -189,6 +198,7 @@ static const char *core_name(const struct core_record *r)
 		[CORE_RECEIVED] = "rx",     [CORE_HIT] = "flow",  [CORE_MISS] = "flow",    [CORE_WAIT] = "flow",  [CORE_DECIDED] = "decision",
 		[CORE_COPY] = "flood",      [CORE_SENT] = "tx",   [CORE_DROPPED] = "drop", [CORE_QUEUED] = "tx",  [CORE_DIFFERS] = "flow",
 		[CORE_BECAUSE] = "row",     [CORE_FURTHER] = "copy",  [CORE_CHANGED] = "change", [CORE_MIRROR] = "copy",
+		[CORE_CONSUMED] = "own",    [CORE_PUNTED] = "own",
 	};
 	return r->kind < sizeof names / sizeof names[0] ? names[r->kind] : "?";
 }

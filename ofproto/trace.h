@@ -46,6 +46,8 @@ enum core_record_kind {
 	CORE_FURTHER,  // a copy that a rule sends to a further port
 	CORE_MIRROR,   // a copy that a mirror sends
 	CORE_DIFFERS,  // the cached flow and a fresh decision are not the same: a defect
+	CORE_CONSUMED, // the switch itself took it
+	CORE_PUNTED,   // on its way to the switch's own stack
 	CORE_CHANGED,  // fields that the step before it changed, see change.h
 };
 

@@ -46,6 +46,7 @@ struct port_worker {
 	// Packets whose flow is not known yet, in order. `guard` counts those of each hash class, so that a packet whose flow became known while
 	// an older packet of it still waits here joins the queue instead of overtaking.
 	uint16_t miss_head, miss_n;
+	uint16_t punted; // packets of the port that are with the main thread
 	uint32_t full_ms, full_last_ms; // since when forward_hold() has found it full now and then, and when the last time
 	uint16_t guard[MISS_GUARDS];
 	struct rte_mbuf *miss[MISS_MAX];
@@ -81,7 +82,7 @@ struct worker {
 	uint16_t n_dirty;
 	uint16_t dirty[MAX_PORTS];
 	uint16_t n_tx_dirty;
-	uint16_t tx_dirty[MAX_PORTS];
+	uint16_t tx_dirty[2 * MAX_PORTS]; // a port may be flushed and filled again, by a tunnel behind it
 	// Sends what pw->tx holds and sets tx_n, tx_same and tx_bytes to 0: each packet goes to worker_sent(), worker_drop() or a queue of the port's own.
 	void (*flush)(struct worker *, struct port_worker *);
 	// Of a dry worker: takes a packet that would leave by port p->out now; it goes to worker_sent(), worker_drop() or their like.
@@ -92,6 +93,8 @@ struct worker {
 	// While one of WATCH() is on: copies of n packets at this point for those who capture. `port`: rx: where they came in; drop: where the packet was to
 	// leave, 0: not known. `what`: drop: the reason; stage: its index. `row`: drop: as worker_drop_for() has it. At tx egress captures by itself.
 	void (*capture)(struct worker *, enum capture_point, uint16_t port, struct rte_mbuf *const *, unsigned n, uint16_t what, uint32_t row);
+	struct rte_mbuf *inject; // packets from the main thread, linked through pkt.stages, the last one first; any thread
+	uint32_t punted;         // packets that are with the main thread
 	struct captures *captures;
 	void *owner;           // of vswitch/
 	struct tally tally;
@@ -134,6 +137,8 @@ void worker_sent_as(struct worker *, struct port_worker *out, uint16_t origin, u
 void worker_tx(struct worker *, struct rte_mbuf **, unsigned n);
 void worker_flush(struct worker *);   // all batches
 void worker_publish(struct worker *); // all counters
+// The packet ends here, as the switch itself has had it: counted as consumed.
+void worker_consume(struct worker *, struct rte_mbuf *);
 // A packet enters (+1) or leaves (-1) a queue of the switch.
 void worker_queued(struct worker *, struct rte_mbuf *, int n);
 

@@ -126,7 +126,7 @@ static uint16_t destination(struct resolve *r, const uint8_t *dst, struct record
 	rec->dst_age = seconds(r->w) - e.seen;
 	if (e.is_static)
 		resolve_because(r, e.row);
-	if (e.port == r->in->id)
+	if (e.port == r->in->id && !r->flow->adj) // routed packets may turn back on a link (RFC 1812 section 5.2.7.2)
 		return resolve_drop(r, STAGE_REASON(fdb, SAME_PORT), e.is_static ? e.row : 0);
 	f->out_kind = OUT_PORT;
 	f->out = e.port;
@@ -200,7 +200,10 @@ static void fdb_refresh(struct worker *w, const struct flow *f)
 	}
 	// It could not be learned when the flow was made: a limit, a hold, somebody else was writing.
 	const struct flow_key *k = flow_key(w->flows, f);
-	uint64_t key = fdb_key(f->network, k->src);
+	const struct lport *in = lport_get(k->port);
+	if (!in)
+		return;
+	uint64_t key = fdb_key(lport_classify(in, k->vlan).network, k->src); // that it came from: it may be routed
 	bool changed;
 	uint32_t index;
 	learned(w, k->port, fdb_learn(key, k->port, seconds(w), &changed, &index));
@@ -285,7 +288,7 @@ static bool is_member(uint16_t port, uint16_t network)
 	const struct lport *lp = lport_get(port);
 	const struct network *net = network_get(network);
 
-	return lp && net && (lp->untagged.network == network || (lp->vlans && lp->vlans[net->vlan].network == network));
+	return lp && net && (lp->untagged.network == network || (lp->vlans && lp->vlans[lp->mode == VLAN_NETWORK_ID ? network : net->vlan].network == network));
 }
 
 static bool is_unwanted(const struct fdb_entry *e, void *arg)

@@ -14,7 +14,7 @@ static uint16_t isolation_resolve(struct resolve *r)
 {
 	const struct lport *out = NULL;
 
-	if (r->flow->out_kind != OUT_PORT)
+	if (r->flow->out_kind != OUT_PORT || r->flow->adj) // what is routed, or answered by the router, doesn't pass between them
 		return 0;
 	if (r->in->isolated) {
 		resolve_depend(r, GEN_PORT, r->flow->out);

@@ -67,13 +67,16 @@ static void vlan_format(struct buf *b, const void *record, uint16_t size)
 		[VLAN_NATIVE_TAGGED] = "native-tagged",
 		[VLAN_NATIVE_UNTAGGED] = "native-untagged",
 		[VLAN_DOT1Q_TUNNEL] = "dot1q-tunnel",
+		[VLAN_NETWORK_ID] = "tunnel",
 	};
 	const struct record *r = record;
 	const struct lport *lp = lport_get(r->port);
 	const struct network *net = network_get(r->network);
 
 	buf_add(b, "port %s (%s), ", lp ? lp->name : "?", modes[r->mode]);
-	if (r->vlan)
+	if (r->mode == VLAN_NETWORK_ID)
+		buf_add(b, "by its tunnel header: ");
+	else if (r->vlan)
 		buf_add(b, "VLAN %u: ", r->vlan & 0xfff);
 	else
 		buf_add(b, "untagged: ");

@@ -3,6 +3,7 @@
 #include "control.h"
 #include "egress.h"
 #include "forward.h"
+#include "punt.h"
 #include "sentence.h"
 #include "table_stat.h"
 #include "thread_private.h"
@@ -445,6 +446,7 @@ static void leave_port(struct port *p, void *arg)
 // On the worker that ends: what waits is dropped, so that its ports' ledgers are closed.
 static void drain_all(struct worker *w, void *arg)
 {
+	punt_serve(w);
 	for (unsigned i = 1; i < MAX_PORTS; i++) {
 		struct port_worker *pw = worker_port(w, (uint16_t)i);
 

@@ -97,6 +97,9 @@ void cache_format_actions(struct buf *b, const struct flow *f)
 			buf_add(b, "%soutput:%s", i ? "," : "", port_name(l->to[i].port));
 		break;
 	}
+	case OUT_PUNT:
+		buf_add(b, "own:%s", stage_get((uint8_t)(f->out >> 8))->name);
+		break;
 	case OUT_DROP:
 		buf_add(b, "drop(%s.%s)", reason_get(f->out)->module, reason_get(f->out)->name);
 		break;

@@ -11,8 +11,10 @@
 #include "metrics.h"
 #include "pages.h"
 #include "port.h"
+#include "punt.h"
 #include "reconcile.h"
 #include "rcu.h"
+#include "stack.h"
 #include "stage.h"
 #include "thread.h"
 #include "verbs.h"
@@ -388,6 +390,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 		thread_assign(false);
 		reconcile_report(db, false);
 	}
+	stack_run();
 	control_run();
 	pages_run();
 	metrics_run(now);
@@ -457,6 +460,7 @@ int main(int argc, char *argv[])
 		die("the pipeline could not be set up: %s", strerror(-rc));
 	forward_init();
 	port_init(o.rundir, ring_main);
+	stack_init(ring_main);
 	snprintf(path, sizeof path, "%s/weir-vswitchd.ctl", o.rundir);
 	if (control_open(path, &error))
 		die("%s", error ? error : "the control socket could not be opened");
@@ -487,6 +491,7 @@ int main(int argc, char *argv[])
 	capture_stop_all();
 	export_stop(); // while its flows are still there
 	ledger_end();
+	stack_stop();
 	port_close_all();
 	thread_stop_all();
 	export_close();
@@ -494,6 +499,7 @@ int main(int argc, char *argv[])
 	control_close();
 	db_close(db);
 	topology_clear();
+	punt_fini();
 	stages_fini();
 	rcu_fini();
 	snprintf(path, sizeof path, "%s/weir-vswitchd.pid", o.rundir);

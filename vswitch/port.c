@@ -20,7 +20,7 @@ static uint16_t last_id;
 static const char *run_folder;
 static void (*on_change)(void);
 
-static const struct port_ops *const kinds[] = {&port_ops_vhost, &port_ops_tap, &port_ops_kernel, &port_ops_dpdk};
+static const struct port_ops *const kinds[] = {&port_ops_vhost, &port_ops_tap, &port_ops_kernel, &port_ops_dpdk, &port_ops_router, &port_ops_tunnel};
 
 static void fill_each(table_fill_fn *fn, void *arg)
 {

@@ -87,7 +87,7 @@ struct port_ops {
 	bool tx_keeps; // packets that were taken are the device's; else they stay the caller's
 };
 
-extern const struct port_ops port_ops_vhost, port_ops_tap, port_ops_kernel, port_ops_dpdk;
+extern const struct port_ops port_ops_vhost, port_ops_tap, port_ops_kernel, port_ops_dpdk, port_ops_router, port_ops_tunnel;
 
 // An open device, as workers know it. Lives until every worker has let go of it.
 struct port_dev {

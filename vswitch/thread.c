@@ -5,6 +5,7 @@
 #include "egress.h"
 #include "forward.h"
 #include "probe.h"
+#include "punt.h"
 #include "table_stat.h"
 
 #include <errno.h>
@@ -229,7 +230,7 @@ static void block(struct thread *t)
 
 	__atomic_store_n(&t->asleep, 1, __ATOMIC_SEQ_CST);
 	int can = arm_all(list, &armed);
-	if (can > 0 && !__atomic_load_n(&t->call, __ATOMIC_ACQUIRE) && !__atomic_load_n(&t->stop, __ATOMIC_ACQUIRE)) {
+	if (can > 0 && !__atomic_load_n(&t->call, __ATOMIC_ACQUIRE) && !__atomic_load_n(&t->w.inject, __ATOMIC_RELAXED) && !__atomic_load_n(&t->stop, __ATOMIC_ACQUIRE)) {
 		flow_table_stats(t->w.flows, &flows);
 		int limit = flows.flows ? BLOCK_FLOWS_MS : BLOCK_MS;
 		PROBE(worker_sleep, t->w.id, "wait", limit * 1000);
@@ -345,6 +346,7 @@ static void *run(void *arg)
 		t->w.now_ms = (uint32_t)(t->w.now / 1000000);
 		serve_call(t);
 		unsigned n = poll_queues(t, rcu_read(t->list));
+		n += punt_serve(&t->w);
 		worker_flush(&t->w);
 		if (unlikely(t->n_waiting))
 			retry_waiting(t);
