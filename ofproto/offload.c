@@ -50,9 +50,8 @@ static uint32_t l3_bytes(const struct rte_mbuf *m)
 	return len > m->pkt_len - m->l2_len || len < (uint32_t)m->l3_len ? 0 : len;
 }
 
-// Ones' complement sum of `len` bytes at `ofs`, which are there. Not rte_raw_cksum_mbuf(): in DPDK 22.11 it loses the carries of a
-// segment that begins at an odd offset.
-static uint16_t sum_of(const struct rte_mbuf *m, uint32_t ofs, uint32_t len)
+// Not rte_raw_cksum_mbuf(): in DPDK 22.11 it loses the carries of a segment that begins at an odd offset.
+uint16_t offload_sum(const struct rte_mbuf *m, uint32_t ofs, uint32_t len)
 {
 	uint32_t sum = 0;
 
@@ -84,7 +83,7 @@ int offload_checksum(struct rte_mbuf *m)
 	if (bytes < m->l3_len + header)
 		return -EINVAL;
 	// The sum runs over the field itself too, which is how the pseudo-header comes in.
-	uint16_t sum = (uint16_t)~sum_of(m, ofs, bytes - (uint32_t)m->l3_len);
+	uint16_t sum = (uint16_t)~offload_sum(m, ofs, bytes - (uint32_t)m->l3_len);
 	if (l4 == RTE_MBUF_F_TX_UDP_CKSUM && !sum)
 		sum = 0xffff; // RFC 768: 0 means that there is none
 	memcpy(rte_pktmbuf_mtod_offset(m, uint8_t *, ofs + (header == 8 ? UDP_CHECKSUM : TCP_CHECKSUM)), &sum, 2);
@@ -210,6 +209,26 @@ struct rte_mbuf *offload_segment(const struct rte_mbuf *m, unsigned i, struct rt
 	p->seg_len = bytes;
 	trace_ref(p->trace);
 	return s;
+}
+
+int offload_keep_first(struct rte_mbuf *m)
+{
+	struct cut c = cut_of(m);
+	struct pkt *p = pkt_of(m);
+
+	if (!(m->ol_flags & RTE_MBUF_F_TX_TCP_SEG) || c.n < 2 || c.headers > m->data_len)
+		return -EINVAL;
+	uint32_t bytes = c.headers - m->l2_len + m->tso_segsz;
+	uint64_t flags = m->ol_flags & ~(uint64_t)RTE_MBUF_F_TX_TCP_SEG;
+	uint8_t *ip = rte_pktmbuf_mtod_offset(m, uint8_t *, m->l2_len);
+	fix_ip(ip, m, 0, bytes);
+	fix_tcp(ip + m->l3_len, m, &c, 0, m->tso_segsz);
+	pkt_truncate(m, m->l2_len + bytes);
+	m->ol_flags = flags;
+	m->tso_segsz = 0;
+	p->l3_len = (uint16_t)bytes;
+	p->seg_len = bytes;
+	return 0;
 }
 
 struct rte_mbuf *offload_linear(const struct rte_mbuf *m, struct rte_mempool *pool)

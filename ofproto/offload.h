@@ -37,6 +37,11 @@ static inline bool offload_ok(const struct rte_mbuf *m, unsigned caps)
 // Completes the checksum in the packet and takes its flags away. The headers must be the packet's own (pkt_own_headers()). 0, or -EINVAL: the
 // header lengths don't fit the packet.
 int offload_checksum(struct rte_mbuf *m);
+// Ones' complement sum of `len` bytes at `ofs`, which are there.
+uint16_t offload_sum(const struct rte_mbuf *m, uint32_t ofs, uint32_t len);
+// Cuts off all but the first of the segments that the packet would be cut into, in place: it asks for its checksum and nothing more. The headers are the
+// packet's own. 0, or -EINVAL: it can't be cut; untouched.
+int offload_keep_first(struct rte_mbuf *m);
 // Number of segments that the packet will be cut into; 1: it fits. 0: it can't be cut (header lengths don't fit the packet).
 unsigned offload_segments(const struct rte_mbuf *m);
 // Segment number `i` (0..offload_segments()-1) of the packet, IPv4 or IPv6: a new packet from the pool with a copy of its part of the payload (RFC 9293; IPv4

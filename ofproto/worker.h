@@ -53,6 +53,7 @@ struct port_worker {
 	struct port_counts counts;
 	void *device; // of vswitch/
 	struct port_load load; // behind `device`, which a flush reads too
+	uint64_t respond_at[2]; // of the limits of respond.h: errors, answers
 };
 
 // Running figures of a worker, for its flight recorder: what a round did is the difference.
