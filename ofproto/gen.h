@@ -46,5 +46,7 @@ static inline uint32_t gen_read_epoch(void)
 
 // Returns the slot's new generation.
 uint32_t gen_bump(uint16_t slot);
+// Bumps the slots whose bits are set, and the epoch once: after a batch of changes.
+void gen_bump_many(const uint64_t slots[GEN_SLOTS / 64]);
 
 #endif
