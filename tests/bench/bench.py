@@ -112,7 +112,7 @@ class Session:
             self.peer = b.make_peer(self.name, self.rundir)
             self.generator = Generator(b.program("gen"), self.rundir, b.cpus[1], args.nice,
                                        args.devargs + (",tso=1" if ROWS[self.row]["mix"].get("tso") else "")).listening()
-            self.peer.start(self.generator.paths)
+            self.peer.start(self.generator.paths, ROWS[self.row]["mix"].get("kind", "l2"))
             self.generator.ready()
             found = []
 
@@ -124,9 +124,12 @@ class Session:
             self.worker = found[0]
             confine(self.peer.pid, self.worker, b.cpus[1], args.nice)
             self.generator.ask("mix " + mix_words(self.row))
-            learned = self.generator.ask("learn")
-            if learned["received"] < 0.5 * learned["sent"]:
-                learned = self.generator.ask("learn")  # a port may have come up a moment later
+            routes = self.rundir + "/routes"
+            self.peer.plan(self.generator.ask("plan " + routes), routes)
+            learn = f"learn ask={int(self.peer.answers)}"
+            learned = self.generator.ask(learn)
+            if learned["received"] < 0.9 * learned["sent"]:
+                learned = self.generator.ask(learn)  # a port may have come up a moment later
             if not learned["received"]:
                 raise BenchError(f"{self.name} forwards nothing")
             return self
@@ -176,6 +179,8 @@ class Session:
         w["problems"] = problems(w)
         if args.placement and args.placement != w["class"][0]:
             w["problems"].append(f"placement is {w['class'][0]}")
+        if self.peer.rewrites and w["wrong"]:
+            raise BenchError(f"{self.name}: of {w['checked']} packets {w['wrong']} came back wrong: {w['what_is_wrong']}")
         missed = w["facts"].get("misses", 0) - counted.get("misses", 0)
         if records(self.row) and missed > 0.001 * w["sent_in_all"]:
             w["problems"].append(f"{self.name} had forgotten {missed} flows")
@@ -258,6 +263,8 @@ def print_table(result, out=sys.stdout):
         print(f"{'peer':<15}{'Mpps':>7}{'min':>8}{'max':>8}{'spread':>8}{'cycles':>8}  {'limit':<10}{'lost':>8}  {'placement':<11}{heads}", file=out)
         for peer, entry in row["peers"].items():
             s = entry["summary"]
+            if peer in row.get("without", []):
+                continue
             if not s:
                 bad = entry["windows"][-1]["problems"] if entry["windows"] else [entry.get("error", "not run")]
                 print(f"{peer:<15}{'-':>7}  no good window: {', '.join(bad)}", file=out)
@@ -278,6 +285,13 @@ def print_table(result, out=sys.stdout):
                 asked = row["counts"][key]
                 verdict = f" ({'>=' if rate >= asked else '<'}{asked / 1e6:g})" if asked else ""
                 print(f"{'':<15}{key}: {rate / 1e6:.2f} million a second{verdict}", file=out)
+        for weir in weirs:
+            for other, asked in row.get("of", {}).items():
+                s, t = (result["rows"].get(r, {}).get("peers", {}).get(weir, {}).get("summary") for r in (name, other))
+                if s and t:
+                    ratio = s["mpps"] / t["mpps"]
+                    text = "the placements differ" if s["placement"] != t["placement"] else f"{ratio:.2f} ({'>=' if ratio >= asked else '<'}{asked:g})"
+                    print(f"{'':<15}{weir}, of its {other}: {text}", file=out)
     print("\nMpps: both directions together, received; cycles: of the time stamp counter per packet on the worker's processor, an upper bound where", file=out)
     print("the generator is the limit; lost: sent and not received; ratio: that of the medians, with what is asked of it.", file=out)
     if result["options"]["any"]:
@@ -384,7 +398,7 @@ class Bench:
         pages = GENERATOR_PAGES + max(OTHERS[n].pages if n in OTHERS else Weir.pages for n in self.names)
         def missing(row, name):
             it = result["rows"][row]
-            if it["peers"][name].get("errors", 0) >= MOST_ERRORS:
+            if it["peers"][name].get("errors", 0) >= MOST_ERRORS or name in it.get("without", []):
                 return 0
             placement = placement_of(it, result["options"])
             return args.runs - sum(w["class"][0] == placement for w in good_windows(it["peers"][name], result["options"]))

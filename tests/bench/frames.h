@@ -4,6 +4,10 @@
 // `macs` addresses a side, few of them make many 5-tuples between the same two stations; as many as the root of the
 // conversations make every one of them a pair of its own. The payload begins with a mark, by which the generator knows its
 // packets when they come back.
+//
+// MIX_ROUTE: both sides are gateways of a router, `macs` of them each; every conversation is between two addresses of its own
+// behind them, spread over `routes` prefixes. MIX_VXLAN: side 0 has the stations of a network, side 1 is an uplink behind which
+// another end point of tunnels has the others: what it sends and receives is in VXLAN.
 #ifndef TESTS_BENCH_FRAMES_H
 #define TESTS_BENCH_FRAMES_H
 
@@ -30,11 +34,19 @@ enum mix_random {
 	MIX_SOURCE // each packet is from an address that nobody has seen
 };
 
+enum mix_kind {
+	MIX_L2,
+	MIX_ROUTE,
+	MIX_VXLAN
+};
+
 struct mix {
+	enum mix_kind kind;
 	uint32_t flows;
 	uint32_t macs;
-	uint32_t bytes;
-	uint32_t tso; // not 0: TCP, to be cut into segments of that many bytes by whoever can't take it whole
+	uint32_t bytes;  // of a frame without what a tunnel adds
+	uint32_t routes; // of both sides together
+	uint32_t tso;    // not 0: TCP, to be cut into segments of that many bytes by whoever can't take it whole
 	enum mix_random random;
 };
 
@@ -45,9 +57,24 @@ struct frame_mark {
 	uint8_t spare[7];
 } __attribute__((packed)); // behind the UDP header there is no alignment
 
-static inline unsigned mix_headers(const struct mix *m)
+#define FRAME_OUTER 50 // Ethernet, IPv4, UDP, VXLAN
+#define FRAME_TTL 64
+
+// What a frame of the side has around it.
+static inline unsigned mix_outer(const struct mix *m, unsigned side)
 {
-	return m->tso ? FRAME_TSO_HEADERS : FRAME_HEADERS;
+	return m->kind == MIX_VXLAN && side ? FRAME_OUTER : 0;
+}
+
+static inline uint32_t mix_bytes(const struct mix *m, unsigned side)
+{
+	return m->bytes + mix_outer(m, side);
+}
+
+// Bytes in front of the mark.
+static inline unsigned mix_headers(const struct mix *m, unsigned side)
+{
+	return mix_outer(m, side) + (m->tso ? FRAME_TSO_HEADERS : FRAME_HEADERS);
 }
 
 static inline uint32_t mix_conversations(const struct mix *m)
@@ -95,30 +122,185 @@ static inline void frame_mac(uint8_t mac[6], unsigned side, uint32_t index)
 	mac[5] = (uint8_t)index;
 }
 
-// Writes the frame, m->bytes long, that `side` sends in a conversation.
-static inline void frame_build(uint8_t *to, const struct mix *m, uint32_t conversation, unsigned side)
+// ---- addresses
+
+// Of the stations on a link, or of the gateways.
+static inline uint32_t frame_station_ip(unsigned side, uint32_t index)
 {
-	uint32_t station[2] = {conversation % m->macs, conversation / m->macs % m->macs};
+	return (10u << 24) + ((side + 1) << 20) + index + 1;
+}
+
+#define FRAME_LINK_LEN 12 // bits of the prefix that the stations of a side are in
+
+// Of the switch itself on that link: its router's, or its end point of tunnels.
+static inline uint32_t frame_switch_ip(unsigned side)
+{
+	return frame_station_ip(side, 0) | 0xffffe;
+}
+
+static inline void frame_switch_mac(uint8_t mac[6], unsigned side)
+{
+	frame_mac(mac, 0xfe, side);
+}
+
+// The other end point of the tunnels, on the link of side 1, and its MAC.
+#define FRAME_VTEP_IP frame_station_ip(1, 0)
+#define FRAME_VNI 4711
+#define FRAME_VXLAN_PORT 4789
+
+static inline void frame_vtep_mac(uint8_t mac[6])
+{
+	frame_mac(mac, 0xfd, 1);
+}
+
+// ---- routes: each side has 2^27 addresses, divided evenly among its prefixes
+
+struct frame_route {
+	uint32_t prefix;
+	uint8_t len;
+	uint32_t gateway; // station of the side
+};
+
+static inline uint32_t mix_side_routes(const struct mix *m)
+{
+	return m->routes > 3 ? m->routes / 2 : 2;
+}
+
+// Bits of an address below those that say which of the side's prefixes it is in.
+static inline unsigned mix_route_shift(const struct mix *m)
+{
+	uint32_t n = mix_side_routes(m);
+	unsigned bits = 0;
+
+	while (1u << bits < n)
+		bits++;
+	return 27 - bits;
+}
+
+static inline uint32_t frame_region(unsigned side)
+{
+	return (side ? 48u : 40u) << 24;
+}
+
+// Route k of a side. One in eight is longer than the others, as is seen from addresses in the first quarter only, which are the
+// only ones that are used; one in 64 is the aggregate of those before it, by another gateway: the longest must win.
+static inline struct frame_route frame_route(const struct mix *m, unsigned side, uint32_t k)
+{
+	unsigned shift = mix_route_shift(m);
+	struct frame_route r = {
+		.prefix = frame_region(side) + (k << shift),
+		.len = (uint8_t)(32 - shift),
+		.gateway = (uint32_t)(((uint64_t)k * 5 + k / 8) % m->macs),
+	};
+
+	if (k % 64 == 63) {
+		r.prefix -= 63u << shift;
+		r.len = (uint8_t)(r.len - 6);
+	} else if (k % 8 == 7) {
+		r.len = (uint8_t)(r.len + 2);
+	}
+	return r;
+}
+
+// An address that route k of the side leads to.
+static inline uint32_t frame_route_ip(const struct mix *m, unsigned side, uint32_t k, uint32_t host)
+{
+	unsigned shift = mix_route_shift(m);
+
+	return frame_region(side) + (k << shift) + 1 + host % ((1u << (shift - 2)) - 2);
+}
+
+// The gateway behind which an address is.
+static inline uint32_t frame_route_gateway(const struct mix *m, unsigned side, uint32_t ip)
+{
+	return frame_route(m, side, (ip - frame_region(side)) >> mix_route_shift(m)).gateway;
+}
+
+static inline void frame_route_addresses(const struct mix *m, uint32_t conversation, uint32_t ip[2])
+{
+	uint32_t n = mix_side_routes(m);
+
+	for (unsigned side = 0; side < 2; side++) // 7919 is prime: the prefixes are not used in their order
+		ip[side] = frame_route_ip(m, side, (uint32_t)((uint64_t)conversation * 7919 % n), conversation / n);
+}
+
+// ---- frames
+
+// Addresses of a frame to a router, from the gateway that has the source behind it.
+static inline void frame_address_route(uint8_t *frame, const struct mix *m, unsigned side, const uint32_t ip[2])
+{
+	struct rte_ether_hdr *eth = (struct rte_ether_hdr *)(void *)frame;
+	struct rte_ipv4_hdr *h = (struct rte_ipv4_hdr *)(void *)(frame + 14);
+
+	frame_mac(eth->src_addr.addr_bytes, side, frame_route_gateway(m, side, ip[side]));
+	frame_switch_mac(eth->dst_addr.addr_bytes, side);
+	h->src_addr = rte_cpu_to_be_32(ip[side]);
+	h->dst_addr = rte_cpu_to_be_32(ip[!side]);
+	h->hdr_checksum = 0;
+	h->hdr_checksum = rte_ipv4_cksum(h);
+}
+
+// What a tunnel's other end puts around a frame; the source port is that of the flow (RFC 7348, section 5).
+static inline void frame_build_outer(uint8_t *to, const struct mix *m, uint32_t conversation)
+{
 	struct rte_ether_hdr *eth = (struct rte_ether_hdr *)(void *)to;
 	struct rte_ipv4_hdr *ip = (struct rte_ipv4_hdr *)(void *)(to + 14);
 	struct rte_udp_hdr *udp = (struct rte_udp_hdr *)(void *)(to + 34);
-	struct rte_tcp_hdr *tcp = (struct rte_tcp_hdr *)(void *)(to + 34);
-	struct frame_mark *mark = (struct frame_mark *)(void *)(to + mix_headers(m));
+	uint8_t *vxlan = to + 42;
+
+	frame_vtep_mac(eth->src_addr.addr_bytes);
+	frame_switch_mac(eth->dst_addr.addr_bytes, 1);
+	eth->ether_type = rte_cpu_to_be_16(RTE_ETHER_TYPE_IPV4);
+	ip->version_ihl = 0x45;
+	ip->total_length = rte_cpu_to_be_16((uint16_t)(m->bytes + FRAME_OUTER - 14));
+	ip->fragment_offset = rte_cpu_to_be_16(RTE_IPV4_HDR_DF_FLAG);
+	ip->time_to_live = FRAME_TTL;
+	ip->next_proto_id = 17;
+	ip->src_addr = rte_cpu_to_be_32(FRAME_VTEP_IP);
+	ip->dst_addr = rte_cpu_to_be_32(frame_switch_ip(1));
+	ip->hdr_checksum = rte_ipv4_cksum(ip);
+	udp->src_port = rte_cpu_to_be_16((uint16_t)(49152 + (conversation * 0x9e3779b1u >> 18)));
+	udp->dst_port = rte_cpu_to_be_16(FRAME_VXLAN_PORT);
+	udp->dgram_len = rte_cpu_to_be_16((uint16_t)(m->bytes + 16));
+	vxlan[0] = 0x08; // the VNI is there
+	vxlan[4] = FRAME_VNI >> 16;
+	vxlan[5] = FRAME_VNI >> 8 & 255;
+	vxlan[6] = FRAME_VNI & 255;
+}
+
+// Writes the frame, mix_bytes() long, that `side` sends in a conversation.
+static inline void frame_build(uint8_t *to, const struct mix *m, uint32_t conversation, unsigned side)
+{
+	uint32_t station[2] = {conversation % m->macs, conversation / m->macs % m->macs}, pair[2];
 	// The port says which of the connections between two stations it is.
 	uint16_t port[2] = {(uint16_t)(1024 + conversation % 60000), (uint16_t)(5000 + conversation / 60000)};
 	uint32_t length = m->bytes - 14;
 
-	memset(to, 0, m->bytes);
+	memset(to, 0, mix_bytes(m, side));
+	if (mix_outer(m, side))
+		frame_build_outer(to, m, conversation);
+	to += mix_outer(m, side);
+
+	struct rte_ether_hdr *eth = (struct rte_ether_hdr *)(void *)to;
+	struct rte_ipv4_hdr *ip = (struct rte_ipv4_hdr *)(void *)(to + 14);
+	struct rte_udp_hdr *udp = (struct rte_udp_hdr *)(void *)(to + 34);
+	struct rte_tcp_hdr *tcp = (struct rte_tcp_hdr *)(void *)(to + 34);
+	struct frame_mark *mark = (struct frame_mark *)(void *)(to + (m->tso ? FRAME_TSO_HEADERS : FRAME_HEADERS));
+
 	frame_mac(eth->src_addr.addr_bytes, side, station[side]);
 	frame_mac(eth->dst_addr.addr_bytes, !side, station[!side]);
 	eth->ether_type = rte_cpu_to_be_16(RTE_ETHER_TYPE_IPV4);
 	ip->version_ihl = 0x45;
 	ip->total_length = rte_cpu_to_be_16((uint16_t)length);
-	ip->time_to_live = 64;
+	ip->time_to_live = FRAME_TTL;
 	ip->next_proto_id = m->tso ? 6 : 17;
-	ip->src_addr = rte_cpu_to_be_32((10u << 24) + ((side + 1) << 20) + station[side] + 1);
-	ip->dst_addr = rte_cpu_to_be_32((10u << 24) + ((!side + 1) << 20) + station[!side] + 1);
+	ip->src_addr = rte_cpu_to_be_32(frame_station_ip(side, station[side]));
+	ip->dst_addr = rte_cpu_to_be_32(frame_station_ip(!side, station[!side]));
 	ip->hdr_checksum = rte_ipv4_cksum(ip);
+	if (m->kind == MIX_ROUTE) {
+		frame_route_addresses(m, conversation, pair);
+		frame_address_route(to, m, side, pair);
+	}
 	udp->src_port = rte_cpu_to_be_16(port[side]);
 	udp->dst_port = rte_cpu_to_be_16(port[!side]);
 	if (m->tso) { // the ports are where UDP has them
@@ -148,7 +330,16 @@ static inline void frame_vary(uint8_t *frame, const struct mix *m, unsigned side
 {
 	uint64_t r = frame_random(state);
 
-	if (m->random == MIX_PAIRS) {
+	if (m->kind == MIX_ROUTE) { // from and to any address of any prefix
+		uint32_t n = mix_side_routes(m), ip[2];
+
+		for (unsigned i = 0; i < 2; i++) {
+			uint32_t half = (uint32_t)(i ? r >> 32 : r);
+
+			ip[i] = frame_route_ip(m, i, (uint32_t)(((uint64_t)half * n) >> 32), half & 0xffff);
+		}
+		frame_address_route(frame, m, side, ip);
+	} else if (m->random == MIX_PAIRS) {
 		frame_mac(frame, !side, (uint32_t)(((r & 0xffffffff) * m->macs) >> 32));
 		frame_mac(frame + 6, side, (uint32_t)(((r >> 32) * m->macs) >> 32));
 	} else {

@@ -8,11 +8,12 @@
 // connected to all sockets. tso=1 among the DEVARGS: the ports have TSO, for mixes with it. Then each line on stdin is answered
 // by one line, "error SENTENCE" or JSON:
 //
-//     mix [flows=N] [macs=N] [bytes=N] [tso=MSS] [random=pairs|source]   what is sent from now on: see frames.h; macs=0: a pair
-//     for each
-//                               conversation
-//     learn [rate=PPS]          each flow once, in order, both ways; then what comes back is waited for
-//     run [seconds=S] [warm=S] [rate=PPS] [senders=N] [probe=PPS] [watch=PID/TID]...
+//     mix [kind=l2|route|vxlan] [flows=N] [macs=N] [bytes=N] [routes=N] [tso=MSS] [random=pairs|source]
+//                               what is sent from now on: see frames.h; macs=0: a pair for each conversation
+//     plan [FILE]               what the mix needs of the switch; its routes go to the file, a line "PREFIX GATEWAY SIDE" each
+//     learn [rate=PPS] [ask=1]  ask: the stations ask for the switch's address until it has answered; then each flow once, in
+//     order, both ways; then what comes back is waited for run [seconds=S] [warm=S] [rate=PPS] [senders=N] [probe=PPS]
+//     [watch=PID/TID]...
 //                               sends for `warm` seconds, then measures for `seconds`; rate: packets per second and side, 0:
 //                               all that the rings take; senders: 1: side 0 alone sends, 0: none; probe: packets a second from
 //                               one port of the probe to the other, whose latency is told; watch: threads whose time on a
@@ -24,8 +25,10 @@
 // full.
 //
 // A packet counts as received if it has the mark and comes from the other side. `lost` is of the whole run, when all is quiet
-// again.
-#include "frames.h"
+// again. One packet of a burst that comes back from a mix that the switch must rewrite is looked at closely (station.h):
+// `checked`, and `wrong`, with what was wrong last. The stations answer ARP; that counts as nothing. `ports`: UDP source ports
+// that were seen on tunnel packets.
+#include "station.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -55,6 +58,7 @@ struct side {
 	uint16_t n_pending;
 	struct rte_mbuf *pending[TX_BURST]; // built, not yet taken by the ring
 	uint8_t *frames;
+	uint32_t slot, bytes; // from one frame to the next, and of each
 	uint32_t next, ahead;
 	uint64_t due; // at a rate: what may have been sent by now
 };
@@ -80,8 +84,12 @@ struct probe {
 static struct side sides[2];
 static struct probe probe;
 static struct tally tally;
-static struct mix mix = {.flows = 64, .macs = 8, .bytes = 64};
-static uint32_t conversations, stride, slot; // slot: bytes from one frame to the next
+static struct mix mix = {.flows = 64, .macs = 8, .bytes = 64, .routes = 16};
+static uint32_t conversations, stride;
+static uint64_t checked, wrong;
+static const char *what_is_wrong = "";
+static uint64_t ports_seen[65536 / 64];
+static bool replied[2];
 static uint64_t state = 0x9e3779b97f4a7c15ULL;
 static struct rte_mempool *pool, *large; // large: for frames with TSO, one buffer each
 static bool with_tso;
@@ -123,14 +131,16 @@ static void add_port(unsigned i, const char *path, const char *more, uint16_t *p
 static const char *set_mix(const struct mix *m)
 {
 	struct mix new = *m;
-	uint32_t n = mix_conversations(&new), room = RTE_ALIGN(new.bytes, 64);
+	uint32_t n = mix_conversations(&new);
 
 	if (!new.macs)
 		new.macs = mix_root(n);
 	if (new.bytes < FRAME_MIN || new.bytes > (new.tso ? FRAME_TSO_MAX : FRAME_MAX) || (new.tso && !with_tso) ||
-	    n > 1 << 23 || new.macs > 1 << 20)
+	    n > 1 << 23 || new.macs > 1 << 20 || new.routes < 4 || new.routes > 1 << 20 ||
+	    (new.kind && (new.tso || new.macs > 1 << 16)) || mix_bytes(&new, 1) > FRAME_TSO_MAX)
 		return "no such packets: see frames.h";
 	for (unsigned i = 0; i < 2; i++) {
+		uint32_t room = RTE_ALIGN(mix_bytes(&new, i), 64);
 		uint8_t *frames = aligned_alloc(64, (size_t)n * room);
 
 		if (!frames)
@@ -140,10 +150,15 @@ static const char *set_mix(const struct mix *m)
 		free(sides[i].frames);
 		sides[i].frames = frames;
 		sides[i].next = sides[i].ahead = 0;
+		sides[i].slot = room;
+		sides[i].bytes = mix_bytes(&new, i);
+		replied[i] = false;
 	}
 	mix = new;
 	conversations = n;
-	slot = room;
+	checked = wrong = 0;
+	what_is_wrong = "";
+	memset(ports_seen, 0, sizeof ports_seen);
 	stride = mix_stride(n);
 	return NULL;
 }
@@ -176,6 +191,8 @@ static void build_tso(struct rte_mbuf *m, const uint8_t *frame)
 
 static bool build(struct side *s, unsigned which, uint16_t n, uint32_t step)
 {
+	const uint32_t slot = s->slot;
+
 	if (rte_pktmbuf_alloc_bulk(mix.tso ? large : pool, s->pending, n))
 		return false;
 	for (uint16_t i = 0; i < n; i++) {
@@ -185,14 +202,16 @@ static bool build(struct side *s, unsigned which, uint16_t n, uint32_t step)
 
 		if (likely(slot == 64))
 			memcpy(data, frame, 64);
+		else if (slot == 128)
+			memcpy(data, frame, 128);
 		else if (mix.tso)
 			build_tso(m, frame);
 		else
-			memcpy(data, frame, mix.bytes);
-		m->data_len = (uint16_t)mix.bytes;
-		m->pkt_len = mix.bytes;
+			memcpy(data, frame, s->bytes);
+		m->data_len = (uint16_t)s->bytes;
+		m->pkt_len = s->bytes;
 		if (mix.random)
-			frame_vary(data, &mix, which, &state);
+			frame_vary(data + mix_outer(&mix, which), &mix, which, &state);
 		s->next = advance(s->next, step);
 		s->ahead = advance(s->ahead, step);
 		rte_prefetch0(s->frames + (size_t)s->ahead * slot);
@@ -218,26 +237,69 @@ static void transmit(struct side *s, unsigned which, uint16_t n, uint32_t step)
 	s->n_pending -= taken;
 }
 
+// What isn't of the mix: true if it was the switch that asks for a station, or has answered one.
+static __attribute__((noinline)) bool speak(struct side *s, unsigned which, struct rte_mbuf *m)
+{
+	uint8_t *frame = rte_pktmbuf_mtod(m, uint8_t *);
+	struct rte_mbuf *answer;
+
+	if (station_replied(frame, m->data_len, &mix, which)) {
+		replied[which] = true;
+		return true;
+	}
+	if (!station_answer(frame, m->data_len, &mix, which))
+		return false;
+	answer = rte_pktmbuf_alloc(pool);
+	if (answer) {
+		memcpy(rte_pktmbuf_append(answer, m->data_len), frame, m->data_len);
+		if (!rte_eth_tx_burst(s->port, 0, &answer, 1))
+			rte_pktmbuf_free(answer); // it asks again
+	}
+	return true;
+}
+
+static void look_at(const uint8_t *frame, uint32_t len, unsigned which)
+{
+	const char *problem = station_check(frame, len, &mix, which);
+
+	checked++;
+	if (problem) {
+		wrong++;
+		what_is_wrong = problem;
+	}
+	if (mix_outer(&mix, which)) {
+		uint16_t port = ((const struct rte_udp_hdr *)(const void *)(frame + 34))->src_port;
+
+		ports_seen[port / 64] |= 1ull << port % 64;
+	}
+}
+
 static void receive(struct side *s, unsigned which)
 {
 	struct rte_mbuf *m[RX_BURST];
-	uint16_t n = rte_eth_rx_burst(s->port, 0, m, RX_BURST), good = 0;
+	uint16_t n = rte_eth_rx_burst(s->port, 0, m, RX_BURST), good = 0, heard = 0;
 	// Magic and the other side's number, as they are in memory.
 	const struct frame_mark want = {.magic = rte_cpu_to_be_32(FRAME_MARK), .side = (uint8_t)!which};
 
-	const unsigned headers = mix_headers(&mix);
+	const unsigned headers = mix_headers(&mix, which);
 
 	if (!n)
 		return;
 	for (uint16_t i = 0; i < n; i++)
-		rte_prefetch0(rte_pktmbuf_mtod(m[i], void *));
+		rte_prefetch0(rte_pktmbuf_mtod_offset(m[i], void *, headers));
 	for (uint16_t i = 0; i < n; i++) {
 		const struct frame_mark *mark = rte_pktmbuf_mtod_offset(m[i], const struct frame_mark *, headers);
 
-		good += m[i]->pkt_len == mix.bytes && mark->magic == want.magic && mark->side == want.side;
+		if (likely(m[i]->pkt_len == s->bytes && mark->magic == want.magic && mark->side == want.side)) {
+			if (unlikely(!good && mix.kind))
+				look_at(rte_pktmbuf_mtod(m[i], const uint8_t *), m[i]->pkt_len, which);
+			good++;
+		} else {
+			heard += speak(s, which, m[i]);
+		}
 	}
 	tally.received[which] += good;
-	tally.other[which] += n - good;
+	tally.other[which] += n - good - heard;
 	rte_pktmbuf_free_bulk(m, n);
 }
 
@@ -443,16 +505,47 @@ static void print_pair(const char *name, const uint64_t v[2])
 	printf("\"%s\": [%" PRIu64 ", %" PRIu64 "], ", name, v[0], v[1]);
 }
 
+// The stations make themselves known, and go on until the switch has answered.
+static bool introduce(void)
+{
+	uint64_t until = rte_rdtsc() + 10 * hz;
+
+	for (unsigned i = 0; i < 2; i++) {
+		unsigned n = station_count(&mix, i);
+
+		while (n && !replied[i] && rte_rdtsc() < until) {
+			for (unsigned k = 0; k < n; k++) {
+				struct rte_mbuf *m = rte_pktmbuf_alloc(pool);
+
+				if (!m)
+					continue;
+				station_request((uint8_t *)rte_pktmbuf_append(m, STATION_ARP), &mix, i, k);
+				if (!rte_eth_tx_burst(sides[i].port, 0, &m, 1))
+					rte_pktmbuf_free(m);
+			}
+			drain();
+		}
+		if (n && !replied[i])
+			return false;
+	}
+	return true;
+}
+
 static void do_learn(char *words)
 {
 	uint64_t rate = 250000;
+	unsigned ask = 0;
 	struct tally before = tally;
 
 	for (char *word, *save = words; (word = strsep(&save, " "));) {
-		if (*word && sscanf(word, "rate=%" SCNu64, &rate) != 1) {
+		if (*word && sscanf(word, "rate=%" SCNu64, &rate) != 1 && sscanf(word, "ask=%u", &ask) != 1) {
 			printf("error not understood: %s\n", word);
 			return;
 		}
+	}
+	if (ask && !introduce()) {
+		printf("error the switch doesn't answer ARP\n");
+		return;
 	}
 	aim(1);
 	if (probe.on) {
@@ -502,6 +595,7 @@ static void do_run(char *words)
 	if (!parse_run(words, &r))
 		return;
 	aim(stride);
+	checked = wrong = 0;
 	send_until(rte_rdtsc() + (uint64_t)(r.warm * (double)hz), r.senders, r.rate, 0, stride, 0, NULL);
 	for (unsigned i = 0; i < r.n_watched; i++)
 		watch(&r.watched[i]);
@@ -537,7 +631,11 @@ static void do_run(char *words)
 		printf("%s{\"thread\": \"%s\", \"ran\": %.4f, \"waited\": %.4f}", i ? ", " : "", i ? r.watched[i].name : "self",
 		       (double)(r.watched[i].ran - earlier[i].ran) / 1e9 / seconds,
 		       (double)(r.watched[i].waited - earlier[i].waited) / 1e9 / seconds);
-	printf("], ");
+	unsigned ports = 0;
+	for (unsigned i = 0; i < RTE_DIM(ports_seen); i++)
+		ports += (unsigned)__builtin_popcountll(ports_seen[i]);
+	printf("], \"checked\": %" PRIu64 ", \"wrong\": %" PRIu64 ", \"what_is_wrong\": \"%s\", \"ports\": %u, ", checked,
+	       wrong, what_is_wrong, ports);
 	if (r.probe)
 		printf("\"probe\": {\"sent\": %" PRIu64 ", \"received\": %" PRIu64
 		       ", \"median_us\": %u, \"p99_us\": %u, \"p999_us\": %u, \"longest_us\": %.0f}, ",
@@ -559,9 +657,12 @@ static void do_mix(char *words)
 		if (sscanf(word, "random=%15s", kind) == 1 &&
 		    (!strcmp(kind, "pairs") || !strcmp(kind, "source") || !strcmp(kind, "no"))) {
 			m.random = kind[0] == 'p' ? MIX_PAIRS : kind[0] == 's' ? MIX_SOURCE : MIX_FIXED;
+		} else if (sscanf(word, "kind=%15s", kind) == 1 &&
+			   (!strcmp(kind, "l2") || !strcmp(kind, "route") || !strcmp(kind, "vxlan"))) {
+			m.kind = kind[0] == 'r' ? MIX_ROUTE : kind[0] == 'v' ? MIX_VXLAN : MIX_L2;
 		} else if (*word && sscanf(word, "flows=%" SCNu32, &m.flows) != 1 &&
 			   sscanf(word, "macs=%" SCNu32, &m.macs) != 1 && sscanf(word, "bytes=%" SCNu32, &m.bytes) != 1 &&
-			   sscanf(word, "tso=%" SCNu32, &m.tso) != 1) {
+			   sscanf(word, "routes=%" SCNu32, &m.routes) != 1 && sscanf(word, "tso=%" SCNu32, &m.tso) != 1) {
 			printf("error not understood: %s\n", word);
 			return;
 		}
@@ -571,6 +672,65 @@ static void do_mix(char *words)
 		printf("error %s\n", problem);
 	else
 		printf("{\"flows\": %u, \"macs\": %u, \"bytes\": %u}\n", conversations * 2, mix.macs, mix.bytes);
+}
+
+static void format_ip(char text[16], uint32_t ip)
+{
+	snprintf(text, 16, "%u.%u.%u.%u", ip >> 24, ip >> 16 & 255, ip >> 8 & 255, ip & 255);
+}
+
+static void format_mac(char text[18], const uint8_t mac[6])
+{
+	snprintf(text, 18, "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+}
+
+static bool write_routes(const char *path)
+{
+	char prefix[16], gateway[16];
+	FILE *f = fopen(path, "w");
+
+	if (!f)
+		return false;
+	for (unsigned side = 0; side < 2; side++) {
+		for (uint32_t k = 0; k < mix_side_routes(&mix); k++) {
+			struct frame_route r = frame_route(&mix, side, k);
+
+			format_ip(prefix, r.prefix);
+			format_ip(gateway, frame_station_ip(side, r.gateway));
+			fprintf(f, "%s/%u %s %u\n", prefix, r.len, gateway, side);
+		}
+	}
+	return !fclose(f);
+}
+
+static void do_plan(const char *path)
+{
+	char ip[16], mac[18];
+	uint8_t a[6];
+
+	if (*path && !write_routes(path)) {
+		printf("error %s can't be written\n", path);
+		return;
+	}
+	printf("{\"routes\": %u, \"switch\": [", 2 * mix_side_routes(&mix));
+	for (unsigned side = 0; side < 2; side++) {
+		frame_switch_mac(a, side);
+		format_mac(mac, a);
+		format_ip(ip, frame_switch_ip(side));
+		printf("%s{\"mac\": \"%s\", \"ip\": \"%s\", \"len\": %u, \"stations\": {", side ? ", " : "", mac, ip,
+		       FRAME_LINK_LEN);
+		for (unsigned k = 0; mix.kind == MIX_ROUTE && k < mix.macs; k++) {
+			frame_mac(a, side, k);
+			format_mac(mac, a);
+			format_ip(ip, frame_station_ip(side, k));
+			printf("%s\"%s\": \"%s\"", k ? ", " : "", ip, mac);
+		}
+		printf("}}");
+	}
+	frame_vtep_mac(a);
+	format_mac(mac, a);
+	format_ip(ip, FRAME_VTEP_IP);
+	printf("], \"vtep\": {\"mac\": \"%s\", \"ip\": \"%s\"}, \"vni\": %u}\n", mac, ip, FRAME_VNI);
 }
 
 // False on quit.
@@ -584,6 +744,8 @@ static bool command(char *line)
 		return false;
 	if (!strcmp(word, "mix"))
 		do_mix(line);
+	else if (!strcmp(word, "plan"))
+		do_plan(line);
 	else if (!strcmp(word, "learn"))
 		do_learn(line);
 	else if (!strcmp(word, "run"))

@@ -1,6 +1,7 @@
 """The switches that the bench compares. Each forwards between the two sockets of the generator, with one worker on one processor.
 
-A peer has start(paths), stop(), pid, and facts() for what it counted. What is not its worker is moved away by the bench.
+A peer has start(paths, kind) for a mix of a kind, plan() for what the mix needs of it, stop(), pid, and facts() for what it counted. What is not its worker
+is moved away by the bench.
 """
 
 import importlib.machinery
@@ -23,8 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Peer:
-    pages = 256  # hugepages that it takes
+    pages = 256     # hugepages that it takes
     what = ""
+    rewrites = True  # it does to packets what the mix asks
+    answers = False  # it answers ARP
 
     def __init__(self, rundir, cpus):
         """cpus: that of the worker, that of all else."""
@@ -38,6 +41,9 @@ class Peer:
     def pid(self):
         return self.process.pid
 
+    def plan(self, plan, routes):
+        """What a router or a tunnel needs: what the generator says of the mix, and a file of routes. See gen.c."""
+
     def settle(self, generator, flows, mix):
         """Before a window: as it is when that many flows of the mix have been in use for a long time."""
 
@@ -50,6 +56,8 @@ class Peer:
 
 
 class Weir(Peer):
+    answers = True
+
     def __init__(self, rundir, cpus, build, trace=None):
         """trace: one packet in so many is traced."""
         super().__init__(rundir, cpus)
@@ -60,11 +68,13 @@ class Weir(Peer):
     def pid(self):
         return self.switch.daemon.pid
 
-    def start(self, paths):
-        s = self.switch.start()
+    def start(self, paths, kind):
+        self.kind, s = kind, self.switch.start()
         s.weirctl("config", "set", "poll=busy", f"worker-cores={self.cpu}")
-        s.weirctl("network", "add", "bench", "--", *["port", "add", "a", "--network", "bench", "--path", paths[0]],
-                  "--", *["port", "add", "b", "--network", "bench", "--path", paths[1]])
+        networks = ["bench", "bench"] if kind == "l2" else ["bench", "other"]
+        words = [word for name in dict.fromkeys(networks) for word in ("network", "add", name, "--")]
+        s.weirctl(*words, "port", "add", "a", "--network", networks[0], "--path", paths[0],
+                  "--", "port", "add", "b", "--network", networks[1], "--path", paths[1])
         if self.trace:
             self.tracer = subprocess.Popen(["taskset", "-c", str(self.other), str(s.build / "ctl/weirctl"), "--ctl", s.ctl, "trace",
                                             "--sample", f"1/{self.trace}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -84,8 +94,9 @@ class Weir(Peer):
 
 class Testpmd(Peer):
     what = "DPDK's testpmd, forwarding mode io: what the vhost library itself can do"
+    rewrites = False
 
-    def start(self, paths):
+    def start(self, paths, kind):
         if not shutil.which("dpdk-testpmd"):
             raise BenchError("there is no dpdk-testpmd: scripts/install-deps bench")
         vdevs = [word for i, path in enumerate(paths) for word in ("--vdev", f"net_vhost{i},iface={path},client=1")]
@@ -129,7 +140,7 @@ class Ovs(Peer):
     pages = 700
     settings, bridge = {}, {}
 
-    def start(self, paths):
+    def start(self, paths, kind):
         tree = unpacked_ovs()
         self.db = "unix:" + self.log("db.sock")
         self.ctl = self.log("vswitchd.ctl")
@@ -146,10 +157,51 @@ class Ovs(Peer):
         # A network namespace of its own: it makes interfaces named after its bridge.
         self.process = spawn(["unshare", "--net", tree / "usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk", self.db, "--unixctl=" + self.ctl,
                               "--log-file=" + self.log("ovs-vswitchd.log"), "-vconsole:off"], self.log("ovs-vswitchd.out"), env=env)
-        ports = [word for name, path in zip("ab", paths) for word in
-                 ("--", "add-port", "br", name, "--", "set", "Interface", name, "type=dpdkvhostuserclient", f"options:vhost-server-path={path}")]
-        self.vsctl("--timeout=30", "add-br", "br", "--", "set", "bridge", "br", "datapath_type=netdev",
-                   *[f"other_config:{k}={v}" for k, v in self.bridge.items()], *ports)
+        # With tunnels the uplink is in a bridge of its own, whose internal port is their end point.
+        bridges = ["br", "br-phy"] if kind == "vxlan" else ["br", "br"]
+        words = [word for name in dict.fromkeys(bridges) for word in
+                 ("--", "add-br", name, "--", "set", "bridge", name, "datapath_type=netdev", *[f"other_config:{k}={v}" for k, v in self.bridge.items()])]
+        for name, bridge, path in zip("ab", bridges, paths):
+            words += ["--", "add-port", bridge, name, "--", "set", "Interface", name, "type=dpdkvhostuserclient", f"options:vhost-server-path={path}"]
+        self.vsctl("--timeout=30", *words)
+        self.kind = kind
+
+    def plan(self, plan, routes):
+        if self.kind == "route":
+            self.plan_routes(plan, routes)
+        elif self.kind == "vxlan":
+            self.plan_tunnel(plan)
+
+    def plan_routes(self, plan, routes):
+        """A router by flows: a flow for each prefix; its priority is its length."""
+        number = {name: self.vsctl("get", "Interface", name, "ofport").strip() for name in "ab"}
+        lines = []
+        for line in open(routes):
+            prefix, gateway, side = line.split()
+            here = plan["switch"][int(side)]
+            lines.append(f"priority={100 + int(prefix.split('/')[1])},ip,nw_dst={prefix},actions=dec_ttl,mod_dl_src:{here['mac']},"
+                         f"mod_dl_dst:{here['stations'][gateway]},output:{number['ab'[int(side)]]}\n")
+        Path(self.log("flows")).write_text("".join(lines))
+        self.tell("ovs-ofctl", "--protocols=OpenFlow14", "--bundle", "replace-flows", f"unix:{self.log('br.mgmt')}", self.log("flows"))
+
+    def plan_tunnel(self, plan):
+        here, there = plan["switch"][1], plan["vtep"]
+        self.vsctl("set", "bridge", "br-phy", f'other_config:hwaddr="{here["mac"]}"')
+        inside = ["nsenter", f"--net=/proc/{self.pid}/ns/net"]
+        self.tell(*inside, "ip", "address", "add", f"{here['ip']}/{here['len']}", "dev", "br-phy")
+        self.tell(*inside, "ip", "link", "set", "br-phy", "up")
+        self.vsctl("add-port", "br", "tunnel", "--", "set", "Interface", "tunnel", "type=vxlan", f"options:remote_ip={there['ip']}",
+                   f"options:key={plan['vni']}")
+        wait_until(lambda: here["mac"] in self.tell(*inside, "ip", "link", "show", "br-phy"), 10, "OVS' bridge doesn't get its MAC")
+        wait_until(lambda: here["ip"] in unixctl(self.ctl, "ovs/route/show"), 10, "OVS sees no address of its own")
+        unixctl(self.ctl, "tnl/arp/set", "br-phy", there["ip"], there["mac"])
+
+    @staticmethod
+    def tell(*words):
+        done = subprocess.run([str(w) for w in words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+        if done.returncode:
+            raise BenchError(f"{' '.join(map(str, words))}: {done.stdout}")
+        return done.stdout
 
     def limits(self):
         """(flows that it has, flows that it allows itself)"""
@@ -183,6 +235,7 @@ class Ovs(Peer):
                               stderr=subprocess.STDOUT, text=True, timeout=60)
         if done.returncode:
             raise BenchError(f"ovs-vsctl {' '.join(words)}: {done.stdout}\n{tail(self.log('ovs-vswitchd.log'))}")
+        return done.stdout
 
     def facts(self):
         flows, limit = self.limits()

@@ -35,7 +35,7 @@ class Pressure:
         self.peer = Weir(self.folder.name, self.cpus, self.build)
         quiet = [self.folder.name + f"/quiet{i}.sock" for i in range(2)]
         self.generator = Generator(self.build / "tests/bench/gen", self.folder.name, self.cpus[1], self.nice, "queue_size=1024", quiet).listening()
-        self.peer.start(self.generator.paths)
+        self.peer.start(self.generator.paths, "l2")
         self.weirctl = self.peer.switch.weirctl
         self.weirctl("network", "add", "quiet", *[word for i in range(2) for word in
                      ("--", "port", "add", f"quiet{i}", "--network", "quiet", "--path", quiet[i])])

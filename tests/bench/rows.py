@@ -1,9 +1,12 @@
 """The rows of the bench: what is sent, and what is asked of the switch. A later row is a line here.
 
 mix: what the generator sends, see frames.h: flows (of both directions together), macs (addresses a side; 0: every conversation is a pair
-     of its own), bytes, random, tso (the size of segments; the peers but weir would need settings of their own)
+     of its own; with routes: gateways a side), bytes, random, tso (the size of segments; the peers but weir would need settings of their own),
+     kind (l2, route, vxlan), routes (of both sides together)
 learn: each flow is sent once, in order and slowly, before the windows
 asked: the least ratio of Weir's median to a peer's, or None
+of: the least ratio of a build of Weir to itself in other rows of the same run
+without: peers that can't do it
 counts: counters of Weir whose rate is shown as well, and the least that is asked of it (or None)
 """
 
@@ -35,6 +38,43 @@ ROWS = {
         "asked": {},
         "counts": {"resolved": None},
     },
+    "route-64": {
+        "title": "64 flows between gateways of a router with 16 routes",
+        "mix": {"kind": "route", "flows": 64, "macs": 8, "bytes": 64, "routes": 16},
+        "asked": {"ovs": 1.3, "ovs-tuned": 1.3},
+        "of": {"l2-64": 0.85},
+    },
+    "route-100k": {
+        "title": "100,000 flows to as many destinations, 16 routes",
+        "mix": {"kind": "route", "flows": 100000, "macs": 8, "bytes": 64, "routes": 16},
+        "asked": {"ovs": 2.0, "ovs-tuned": 2.0},
+    },
+    "route-1m": {
+        "title": "100,000 flows to as many destinations, 1,000,000 routes",
+        "mix": {"kind": "route", "flows": 100000, "macs": 8, "bytes": 64, "routes": 1000000},
+        "asked": {},
+        "of": {"route-100k": 0.7},
+        "without": ["ovs", "ovs-tuned"],
+    },
+    "resolve-route": {
+        "title": "each packet from and to any address of 1,000,000 routes: every one is of no known flow",
+        "mix": {"kind": "route", "flows": 100000, "macs": 8, "bytes": 64, "routes": 1000000, "random": "pairs"},
+        "asked": {},
+        "without": ["ovs", "ovs-tuned"],
+        "counts": {"resolved": 0.5e6},
+    },
+    "vxlan-64": {
+        "title": "64 flows between a network and an uplink with VXLAN: half of the packets are encapsulated, half decapsulated",
+        "mix": {"kind": "vxlan", "flows": 64, "macs": 8, "bytes": 64},
+        "asked": {"ovs": 1.6, "ovs-tuned": 1.6},
+        "without": ["testpmd"],
+    },
+    "vxlan-10k": {
+        "title": "10,000 flows, each a pair of addresses of its own, between a network and an uplink with VXLAN",
+        "mix": {"kind": "vxlan", "flows": 10000, "macs": 0, "bytes": 64},
+        "asked": {"ovs": 3.2, "ovs-tuned": 3.2},
+        "without": ["testpmd"],
+    },
     "l2-1514": {
         "title": "64 flows, the largest frames of an MTU of 1,500",
         "mix": {"flows": 64, "macs": 8, "bytes": 1514},
@@ -50,7 +90,7 @@ ROWS = {
 
 def mix_words(row):
     """The row's mix as the generator takes it."""
-    mix = {"random": "no", "tso": 0, **ROWS[row]["mix"]}
+    mix = {"kind": "l2", "random": "no", "tso": 0, **ROWS[row]["mix"]}
     return " ".join(f"{key}={value}" for key, value in mix.items())
 
 
@@ -59,6 +99,8 @@ def records(row):
     mix = ROWS[row]["mix"]
     if "random" in mix:
         return 0
+    if mix.get("kind") == "route":  # and here it is the prefixes
+        return min(mix["flows"], mix["routes"])
     return min(mix["flows"], 2 * mix["macs"] ** 2) if mix["macs"] else mix["flows"]
 
 

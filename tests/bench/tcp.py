@@ -36,8 +36,8 @@ class SleepyOvs(OvsTso):
 class AdaptiveWeir(Weir):
     """As it comes: its worker sleeps when there is nothing to do. OVS' worker polls all the time, which is how it comes."""
 
-    def start(self, paths):
-        super().start(paths)
+    def start(self, paths, kind):
+        super().start(paths, kind)
         self.switch.weirctl("config", "set", "poll=adaptive")
 
 
@@ -48,7 +48,7 @@ def measure(peer, rundir, seconds):
     try:
         for guest in guests:
             guest.start()  # its QEMU waits for the switch
-        peer.start(paths)
+        peer.start(paths, "l2")
         boot(guests)
         for i, guest in enumerate(guests):
             guest.configure(f"10.1.0.{i + 1}/24")

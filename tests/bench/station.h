@@ -1,0 +1,22 @@
+// station: what the generator does as the stations at its ports, beside sending: it says where they are, and looks closely at
+// some of what comes back.
+#ifndef TESTS_BENCH_STATION_H
+#define TESTS_BENCH_STATION_H
+
+#include "frames.h"
+
+#define STATION_ARP 60 // bytes of such a frame
+
+// How many stations of the side the switch must find by ARP; 0: it needs nobody's address.
+unsigned station_count(const struct mix *, unsigned side);
+// Writes the request of a station for the switch's address.
+void station_request(uint8_t to[STATION_ARP], const struct mix *, unsigned side, unsigned index);
+// Turns a request for the address of a station of the side into its reply, in place. False: it is no such request.
+bool station_answer(uint8_t *frame, uint32_t len, const struct mix *, unsigned side);
+// Whether the frame is the switch's reply to a request.
+bool station_replied(const uint8_t *frame, uint32_t len, const struct mix *, unsigned side);
+// What is wrong with a frame of the mix that came out at the side: addresses, TTL, checksums, the tunnel's headers. NULL:
+// nothing.
+const char *station_check(const uint8_t *frame, uint32_t len, const struct mix *, unsigned side);
+
+#endif
