@@ -31,6 +31,12 @@ static inline const struct adjacency *adjacency_get(uint32_t index)
 	return &adjacencies[index & (MAX_ADJACENCIES - 1)];
 }
 
+// Main thread. The index of a new one; 0: there are too many.
+uint16_t adjacency_new(const struct adjacency *);
+// After the generations that flows with it depend on were bumped: it is used again after a grace period. 0: nothing.
+void adjacency_release(uint16_t index);
+uint32_t adjacency_count(void);
+
 // The sum of an IPv4 header of 20 bytes, folded: 0xffff if its checksum is right (RFC 1071).
 static inline uint16_t adjacency_sum(const uint8_t *ip)
 {

@@ -1,7 +1,7 @@
 // assume: see assume.h.
 #include "assume.h"
 #include "fdb.h"
-#include "neighbour.h"
+#include "station.h"
 #include "topology.h"
 
 #include <arpa/inet.h>
@@ -85,7 +85,7 @@ static void default_source_ip(struct assumed *a, struct field_set *d, unsigned i
 {
 	bool v6 = is & IS_IPV6;
 	enum field_id id = v6 ? IPV6_SRC : NW_SRC;
-	const struct neighbour *n = neighbour_at(a->network, a->port->id, v6, d->given[DL_SRC] ? d->value[DL_SRC].b : NULL);
+	const struct station *n = station_at(a->network, a->port->id, v6, d->given[DL_SRC] ? d->value[DL_SRC].b : NULL);
 	union field_value v = {0};
 	char text[INET6_ADDRSTRLEN];
 
@@ -111,7 +111,7 @@ static void default_source(struct assumed *a, struct field_set *d, unsigned is)
 	};
 	bool v6 = is & IS_IPV6;
 	enum field_id ip = v6 ? IPV6_SRC : NW_SRC;
-	const struct neighbour *n = d->given[ip] ? neighbour_find(a->network, v6, d->value[ip].b, NULL) : NULL;
+	const struct station *n = d->given[ip] ? station_find(a->network, v6, d->value[ip].b, NULL) : NULL;
 	union field_value v = {0};
 
 	if (d->given[DL_SRC])
@@ -144,7 +144,7 @@ static void default_destination(struct assumed *a, struct field_set *d, unsigned
 {
 	bool v6 = is & IS_IPV6;
 	enum field_id ip = v6 ? IPV6_DST : NW_DST;
-	const struct neighbour *n = d->given[ip] ? neighbour_find(a->network, v6, d->value[ip].b, NULL) : NULL;
+	const struct station *n = d->given[ip] ? station_find(a->network, v6, d->value[ip].b, NULL) : NULL;
 	struct search s = {.network = a->network, .port = a->port->id, .others = true};
 	union field_value v = {0};
 	char why[ASSUME_LEN];

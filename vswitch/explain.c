@@ -2,7 +2,7 @@
 #include "explain.h"
 #include "answer.h"
 #include "fdb.h"
-#include "neighbour.h"
+#include "station.h"
 #include "sentence.h"
 #include "verbs.h"
 
@@ -43,7 +43,7 @@ int explain_packet(const struct explain_request *r, struct dry_overlay *overlay,
 }
 
 // Which of the copies reaches who is meant: the one for the port where the switch knows the address.
-static const struct dry_out *reached(const struct explanation *e, uint16_t network, const struct neighbour *who)
+static const struct dry_out *reached(const struct explanation *e, uint16_t network, const struct station *who)
 {
 	struct fdb_entry at;
 
@@ -63,7 +63,7 @@ int explain_answer(const struct explanation *to, struct dry_overlay *overlay, st
 {
 	static uint8_t frame[COMPOSE_MAX];
 	uint16_t network = to->run.decision.network;
-	const struct neighbour *who = NULL;
+	const struct station *who = NULL;
 	uint8_t ip[16], mac[6];
 	bool v6;
 
@@ -71,7 +71,7 @@ int explain_answer(const struct explanation *to, struct dry_overlay *overlay, st
 	*error = NULL;
 	const struct dry_out *first = dry_first(&to->run);
 	if (first && answer_from(first->bytes, first->len, &v6, ip))
-		who = neighbour_find(network, v6, ip, NULL);
+		who = station_find(network, v6, ip, NULL);
 	const struct dry_out *o = reached(to, network, who);
 	const struct port *port = o ? port_get(o->port) : NULL;
 	if (!port)

@@ -5,7 +5,7 @@
 #include "export.h"
 #include "forward.h"
 #include "metrics.h"
-#include "neighbour.h"
+#include "station.h"
 #include "port.h"
 #include "port_watch.h"
 #include "sentence.h"
@@ -119,7 +119,7 @@ void reconcile(struct config *c, struct db *db)
 		log_line('e', "config", "not all of the configuration could be applied: %s", strerror(-rc));
 	port_reconcile_end(c);
 	metrics_reconcile(c);
-	neighbour_reconcile(c);
+	station_reconcile(c);
 	thread_assign(false);
 	export_reconcile(c);
 	keep_errors(c);

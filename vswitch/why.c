@@ -2,7 +2,7 @@
 #include "why.h"
 #include "fdb.h"
 #include "match.h"
-#include "neighbour.h"
+#include "station.h"
 #include "sentence.h"
 #include "verbs.h"
 
@@ -25,7 +25,7 @@ static int find_port(const struct field_set *d, unsigned is, const struct port *
 {
 	bool v6 = is & IS_IPV6, several = false;
 	enum field_id id = v6 ? IPV6_SRC : NW_SRC;
-	const struct neighbour *n = d->given[id] ? neighbour_find(0, v6, d->value[id].b, &several) : NULL;
+	const struct station *n = d->given[id] ? station_find(0, v6, d->value[id].b, &several) : NULL;
 	unsigned found = n ? 1 : 0;
 	uint16_t at = n ? n->port : 0;
 	struct fdb_entry e;

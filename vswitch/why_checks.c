@@ -4,7 +4,7 @@
 #include "clock.h"
 #include "drop.h"
 #include "fdb.h"
-#include "neighbour.h"
+#include "station.h"
 #include "reconcile.h"
 #include "thread.h"
 
@@ -223,14 +223,14 @@ static enum why_state check_neighbour(const struct why *y, struct buf *b)
 {
 	bool v6 = y->f.pkt.ethertype == FIELD_ETH_IPV6;
 	const void *ip = v6 ? (const void *)y->f.key.v6.dst : (const void *)&y->f.key.v4.dst;
-	const struct neighbour *n = NULL;
+	const struct station *n = NULL;
 	char text[INET6_ADDRSTRLEN];
 
 	if (!y->is_sound || (!y->f.pkt.l3_ofs && y->f.pkt.ethertype != FIELD_ETH_ARP)) {
 		buf_add(b, "the packet has no IP address");
 		return WHY_UNKNOWN;
 	}
-	n = neighbour_find(y->e.run.decision.network, v6, ip, NULL);
+	n = station_find(y->e.run.decision.network, v6, ip, NULL);
 	if (!n) {
 		buf_add(b, "not tracked: no router on this network, and no port has %s in its addresses",
 			inet_ntop(v6 ? AF_INET6 : AF_INET, ip, text, sizeof text));

@@ -1,10 +1,10 @@
-// neighbour: see neighbour.h.
-#include "neighbour.h"
+// station: see station.h.
+#include "station.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static struct neighbour *table;
+static struct station *table;
 static size_t n_table;
 
 static uint16_t network_of(const struct config *c, const struct config_port *cp)
@@ -15,7 +15,7 @@ static uint16_t network_of(const struct config *c, const struct config_port *cp)
 	return 0;
 }
 
-void neighbour_reconcile(const struct config *c)
+void station_reconcile(const struct config *c)
 {
 	size_t n = 0;
 
@@ -33,23 +33,23 @@ void neighbour_reconcile(const struct config *c)
 			const struct config_address *at = &cp->addresses[a];
 
 			for (size_t k = 0; k < at->n_ips; k++) {
-				struct neighbour *to = &table[n_table++];
+				struct station *to = &table[n_table++];
 
-				*to = (struct neighbour){.network = network, .port = cp->id, .ip = at->ip[k]};
+				*to = (struct station){.network = network, .port = cp->id, .ip = at->ip[k]};
 				memcpy(to->mac, at->mac, 6);
 			}
 		}
 	}
 }
 
-const struct neighbour *neighbour_find(uint16_t network, bool v6, const uint8_t *ip, bool *several)
+const struct station *station_find(uint16_t network, bool v6, const uint8_t *ip, bool *several)
 {
-	const struct neighbour *found = NULL;
+	const struct station *found = NULL;
 
 	if (several)
 		*several = false;
 	for (size_t i = 0; i < n_table; i++) {
-		const struct neighbour *n = &table[i];
+		const struct station *n = &table[i];
 
 		if ((network && n->network != network) || n->ip.v6 != v6 || memcmp(n->ip.b, ip, v6 ? 16 : 4))
 			continue;
@@ -60,7 +60,7 @@ const struct neighbour *neighbour_find(uint16_t network, bool v6, const uint8_t 
 	return found;
 }
 
-const struct neighbour *neighbour_at(uint16_t network, uint16_t port, bool v6, const uint8_t *mac)
+const struct station *station_at(uint16_t network, uint16_t port, bool v6, const uint8_t *mac)
 {
 	for (size_t i = 0; i < n_table; i++)
 		if (table[i].network == network && table[i].port == port && table[i].ip.v6 == v6 &&

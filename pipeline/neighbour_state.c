@@ -1,0 +1,300 @@
+// neighbour_state: the state machine of RFC 4861 section 7.3 and appendix C, see neighbour_table.h, and the packets that wait.
+#include "neighbour_private.h"
+#include "punt.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void (*neighbour_failed)(struct rte_mbuf *, uint16_t port);
+
+static uint16_t waiting_of[MAX_PORTS]; // packets that wait, by ingress port
+
+// Questions that packets of an ingress port may still cause.
+static struct {
+	uint64_t at; // nanoseconds
+	uint32_t tokens;
+} asks[MAX_PORTS];
+
+static bool may_ask(uint16_t port)
+{
+	uint64_t more = (neighbour_clock - asks[port].at) * NEIGHBOUR_ASK_RATE / 1000000000ULL;
+
+	if (!asks[port].at || more >= NEIGHBOUR_ASK_RATE) {
+		asks[port].tokens = NEIGHBOUR_ASK_RATE;
+		asks[port].at = neighbour_clock;
+	} else if (more) {
+		asks[port].tokens += (uint32_t)more;
+		asks[port].tokens = asks[port].tokens < NEIGHBOUR_ASK_RATE ? asks[port].tokens : NEIGHBOUR_ASK_RATE;
+		asks[port].at = neighbour_clock;
+	}
+	if (!asks[port].tokens)
+		return false;
+	asks[port].tokens--;
+	return true;
+}
+
+// ---- packets that wait
+
+static struct rte_mbuf *take(struct neighbour_entry *e)
+{
+	struct rte_mbuf *m = e->waiting[e->first_waiting];
+
+	e->first_waiting = (uint16_t)((e->first_waiting + 1) % NEIGHBOUR_WAITING_MAX);
+	e->n_waiting--;
+	waiting_of[pkt_of(m)->in_port & (MAX_PORTS - 1)]--;
+	return m;
+}
+
+void neighbour_release(struct neighbour_entry *e)
+{
+	while (e->n_waiting) {
+		struct rte_mbuf *m = take(e);
+
+		if (e->state == NEIGHBOUR_FAILED && neighbour_failed)
+			neighbour_failed(m, e->key.port);
+		else
+			punt_resume(m);
+	}
+	free(e->waiting);
+	e->waiting = NULL;
+}
+
+void neighbour_drop_waiting(struct neighbour_entry *e, uint16_t reason)
+{
+	const struct own_port *p = neighbour_own(e->key.port);
+
+	while (e->n_waiting)
+		punt_drop(take(e), reason, p ? p->row : 0);
+}
+
+static void wait_for(struct neighbour_entry *e, struct rte_mbuf *m, uint32_t row)
+{
+	uint16_t in = pkt_of(m)->in_port & (MAX_PORTS - 1);
+
+	if (waiting_of[in] >= NEIGHBOUR_WAITING_PORT_MAX) {
+		punt_drop(m, STAGE_REASON(neighbour, PORT_FULL), row);
+		return;
+	}
+	if (!e->waiting)
+		e->waiting = calloc(NEIGHBOUR_WAITING_MAX, sizeof *e->waiting);
+	if (!e->waiting) {
+		punt_drop(m, STAGE_REASON(neighbour, TABLE_FULL), row);
+		return;
+	}
+	if (e->n_waiting == NEIGHBOUR_WAITING_MAX)
+		punt_drop(take(e), STAGE_REASON(neighbour, WAITING_FULL), row);
+	e->waiting[(e->first_waiting + e->n_waiting++) % NEIGHBOUR_WAITING_MAX] = m;
+	waiting_of[in]++;
+}
+
+// ---- events
+
+// Half of ReachableTime to one and a half of it (RFC 4861 6.3.4), so that entries of one moment don't all end in one.
+static uint64_t reachable_ms(void)
+{
+	return NEIGHBOUR_REACHABLE_MS / 2 + (uint64_t)random() % NEIGHBOUR_REACHABLE_MS;
+}
+
+static void to_reachable(struct neighbour_entry *e, const uint8_t *mac)
+{
+	neighbour_set(e, NEIGHBOUR_REACHABLE, mac, reachable_ms());
+	neighbour_release(e);
+}
+
+static void to_stale(struct neighbour_entry *e, const uint8_t *mac)
+{
+	neighbour_set(e, NEIGHBOUR_STALE, mac, NEIGHBOUR_STALE_MS);
+	neighbour_release(e);
+}
+
+static void ask(struct neighbour_entry *e)
+{
+	e->probes++;
+	neighbour_solicit(e, e->state == NEIGHBOUR_PROBE ? e->mac : NULL);
+	neighbour_timer(e, NEIGHBOUR_RETRANS_MS);
+}
+
+static void to_incomplete(struct neighbour_entry *e)
+{
+	neighbour_set(e, NEIGHBOUR_INCOMPLETE, NULL, 0);
+	ask(e);
+}
+
+static void timer_ended(struct neighbour_entry *e)
+{
+	switch ((enum neighbour_state)e->state) {
+	case NEIGHBOUR_INCOMPLETE:
+		if (e->probes < NEIGHBOUR_MULTICAST_SOLICIT) {
+			ask(e);
+			break;
+		}
+		neighbour_set(e, NEIGHBOUR_FAILED, NULL, NEIGHBOUR_FAILED_MS);
+		neighbour_release(e);
+		break;
+	case NEIGHBOUR_REACHABLE:
+		neighbour_set(e, NEIGHBOUR_STALE, NULL, NEIGHBOUR_STALE_MS);
+		break;
+	case NEIGHBOUR_DELAY:
+		neighbour_set(e, NEIGHBOUR_PROBE, NULL, 0);
+		ask(e);
+		break;
+	case NEIGHBOUR_PROBE:
+		if (e->probes < NEIGHBOUR_UNICAST_SOLICIT) {
+			ask(e);
+			break;
+		}
+		// Section 7.3.3 forgets it, and the next packet asks everybody, as its MAC may be another one by now. It was in
+		// use a moment ago, so the next packet is taken for granted; whoever has another next hop is told to leave it
+		// (neighbour_is_dead()).
+		__atomic_store_n(&e->suspect, 1, __ATOMIC_RELAXED);
+		to_incomplete(e);
+		break;
+	default: // stale and unused for hours, failed long enough
+		neighbour_delete(e, STAGE_REASON(neighbour, FLUSHED));
+		break;
+	}
+}
+
+static void is_used(struct neighbour_entry *e)
+{
+	neighbour_set(e, NEIGHBOUR_DELAY, NULL, NEIGHBOUR_DELAY_MS);
+}
+
+// An NA, or what of ARP is like one: RFC 4861 7.2.5. `mac` NULL: it has no address.
+static void advertised(struct neighbour_entry *e, const uint8_t *mac, unsigned what)
+{
+	bool unresolved = e->state == NEIGHBOUR_INCOMPLETE || e->state == NEIGHBOUR_FAILED;
+	bool other = mac && memcmp(mac, e->mac, 6);
+
+	if (unresolved) {
+		if (mac && what & NEIGHBOUR_SOLICITED)
+			to_reachable(e, mac);
+		else if (mac)
+			to_stale(e, mac);
+		return;
+	}
+	if (other && !(what & NEIGHBOUR_OVERRIDE)) {
+		if (e->state == NEIGHBOUR_REACHABLE)
+			to_stale(e, NULL);
+		return;
+	}
+	if (what & NEIGHBOUR_SOLICITED)
+		to_reachable(e, mac);
+	else if (other)
+		to_stale(e, mac);
+}
+
+static void seen(struct own_port *p, const struct config_ip *ip, const uint8_t *mac, unsigned what)
+{
+	struct neighbour_entry *e = neighbour_get(p->id, ip);
+
+	if (e && e->state == NEIGHBOUR_STATIC)
+		return;
+	if (e && !(what & NEIGHBOUR_ASKED)) {
+		advertised(e, mac, what);
+		return;
+	}
+	if (!(what & NEIGHBOUR_ASKED) || !mac)
+		return;
+	if (!e)
+		e = neighbour_new(p, ip);
+	if (e && (!e->adj || memcmp(e->mac, mac, 6)))
+		to_stale(e, mac);
+}
+
+void neighbour_seen(uint16_t network, const struct config_ip *ip, const uint8_t *mac, unsigned what, uint16_t port,
+		    uint64_t now)
+{
+	neighbour_clock = now > neighbour_clock ? now : neighbour_clock;
+	if (mac && neighbour_own_claimed(network, ip, mac, port, false, now))
+		return;
+	for (struct own_port *p = neighbour_own_in(network); p; p = p->next_in_network)
+		seen(p, ip, mac, what);
+}
+
+// ---- packets to send
+
+// The entry that a question is asked with; NULL: *reason says why there is none.
+static struct neighbour_entry *begin(struct own_port *p, const struct config_ip *ip, uint16_t *reason)
+{
+	if (p->count[CLASS_OF_INCOMPLETE] >= NEIGHBOUR_INCOMPLETE_MAX)
+		neighbour_delete(&neighbour_entries[p->first[CLASS_OF_INCOMPLETE]], STAGE_REASON(neighbour, GIVEN_UP));
+	struct neighbour_entry *e = neighbour_new(p, ip);
+	if (e)
+		to_incomplete(e);
+	else
+		*reason = STAGE_REASON(neighbour, TABLE_FULL);
+	return e;
+}
+
+void neighbour_hold(uint16_t port, const struct config_ip *ip, struct rte_mbuf *m)
+{
+	struct own_port *p = neighbour_own(port);
+	struct neighbour_entry *e = p ? neighbour_get(port, ip) : NULL;
+	uint16_t reason = STAGE_REASON(neighbour, FLUSHED);
+
+	if (p && !e) {
+		if (may_ask(pkt_of(m)->in_port & (MAX_PORTS - 1)))
+			e = begin(p, ip, &reason);
+		else
+			reason = STAGE_REASON(neighbour, RATE);
+	}
+	if (!e) {
+		punt_drop(m, reason, p ? p->row : 0);
+		return;
+	}
+	// What was answered meanwhile is decided anew.
+	if (e->state == NEIGHBOUR_INCOMPLETE)
+		wait_for(e, m, p->row);
+	else if (e->state == NEIGHBOUR_FAILED && neighbour_failed)
+		neighbour_failed(m, port);
+	else
+		punt_resume(m);
+}
+
+void neighbour_want(uint16_t port, const struct config_ip *ip)
+{
+	struct own_port *p = neighbour_own(port);
+	struct neighbour_entry *e = p ? neighbour_get(port, ip) : NULL;
+	uint16_t reason;
+
+	if (p && !e)
+		begin(p, ip, &reason);
+	else if (e && e->adj)
+		neighbour_used(e->adj, (uint32_t)(neighbour_clock / 1000000000ULL));
+}
+
+void neighbour_set_static(struct own_port *p, const struct config_ip *ip, const uint8_t mac[6])
+{
+	struct neighbour_entry *e = neighbour_get(p->id, ip);
+
+	if (!e)
+		e = neighbour_new(p, ip);
+	if (!e || (e->state == NEIGHBOUR_STATIC && !memcmp(e->mac, mac, 6)))
+		return;
+	neighbour_set(e, NEIGHBOUR_STATIC, mac, 0);
+	neighbour_release(e);
+}
+
+void neighbour_tick(uint64_t now)
+{
+	neighbour_clock = now > neighbour_clock ? now : neighbour_clock;
+	neighbour_each_used(is_used);
+	neighbour_timers(neighbour_clock, timer_ended);
+	neighbour_own_tick(neighbour_clock);
+}
+
+unsigned neighbour_flush(uint16_t port)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < neighbour_high(); i++) {
+		struct neighbour_entry *e = &neighbour_entries[i];
+
+		if (e->state == NEIGHBOUR_NONE || e->state == NEIGHBOUR_STATIC || (port && e->key.port != port))
+			continue;
+		neighbour_delete(e, STAGE_REASON(neighbour, FLUSHED));
+		n++;
+	}
+	return n;
+}
