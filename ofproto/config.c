@@ -5,30 +5,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void map_free(struct config_map *map)
+void config_map_free(struct config_map *map)
 {
 	for (size_t i = 0; i < map->n; i++) {
 		free(map->pair[i].key);
 		free(map->pair[i].value);
 	}
 	free(map->pair);
+	*map = (struct config_map){.n = 0};
+}
+
+void config_router_port_clear(struct config_router_port *p)
+{
+	free(p->name);
+	free(p->addresses);
+	config_map_free(&p->ra);
+	config_map_free(&p->other_config);
+	free(p->error);
 }
 
 static void routing_free(struct config *c)
 {
 	for (size_t i = 0; i < c->n_routers; i++) {
 		free(c->routers[i].name);
-		map_free(&c->routers[i].other_config);
+		config_map_free(&c->routers[i].other_config);
 		free(c->routers[i].error);
 	}
 	free(c->routers);
-	for (size_t i = 0; i < c->n_router_ports; i++) {
-		free(c->router_ports[i].name);
-		free(c->router_ports[i].addresses);
-		map_free(&c->router_ports[i].ra);
-		map_free(&c->router_ports[i].other_config);
-		free(c->router_ports[i].error);
-	}
+	for (size_t i = 0; i < c->n_router_ports; i++)
+		config_router_port_clear(&c->router_ports[i]);
 	free(c->router_ports);
 	for (size_t i = 0; i < c->n_routes; i++) {
 		free(c->routes[i].hops);
@@ -42,7 +47,7 @@ static void routing_free(struct config *c)
 		free(c->bonds[i].name);
 		free(c->bonds[i].members);
 		free(c->bonds[i].mode);
-		map_free(&c->bonds[i].other_config);
+		config_map_free(&c->bonds[i].other_config);
 		free(c->bonds[i].error);
 	}
 	free(c->bonds);
@@ -52,13 +57,13 @@ void config_free(struct config *c)
 {
 	if (!c)
 		return;
-	map_free(&c->other_config);
+	config_map_free(&c->other_config);
 	for (size_t i = 0; i < c->n_networks; i++) {
 		free(c->networks[i].name);
 		free(c->networks[i].tunnel);
 		free(c->networks[i].flood_to);
-		map_free(&c->networks[i].multicast);
-		map_free(&c->networks[i].other_config);
+		config_map_free(&c->networks[i].multicast);
+		config_map_free(&c->networks[i].other_config);
 		free(c->networks[i].error);
 	}
 	free(c->networks);
@@ -67,9 +72,9 @@ void config_free(struct config *c)
 
 		free(p->name);
 		free(p->type);
-		map_free(&p->options);
-		map_free(&p->other_config);
-		map_free(&p->external_ids);
+		config_map_free(&p->options);
+		config_map_free(&p->other_config);
+		config_map_free(&p->external_ids);
 		free(p->trunks);
 		free(p->cvlans);
 		for (size_t a = 0; a < p->n_addresses; a++)
@@ -108,11 +113,15 @@ void config_free(struct config *c)
 	free(c->exports);
 	routing_free(c);
 	free(c->tunnel_ips);
-	for (size_t i = 0; i < c->n_remotes; i++)
+	for (size_t i = 0; i < c->n_remotes; i++) {
 		free(c->remotes[i].name);
+		free(c->remotes[i].networks);
+	}
 	free(c->remotes);
-	for (size_t i = 0; i < c->n_remote_macs; i++)
+	for (size_t i = 0; i < c->n_remote_macs; i++) {
 		free(c->remote_macs[i].ips);
+		free(c->remote_macs[i].error);
+	}
 	free(c->remote_macs);
 	free(c);
 }

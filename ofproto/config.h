@@ -114,6 +114,8 @@ struct config_port {
 	uint32_t mac_limit;       // learned addresses of the port at most; 0: no limit of its own
 	struct config_rate storm_broadcast, storm_multicast, storm_unknown;
 	bool reserved;            // mirrors write to it, and nobody else; set by the stage `mirror`
+	struct row_id bond;       // the bond that it is a member of; zero: none
+	struct config_ip remote;  // PORT_TUNNEL: the other end point
 	char *error;              // as in config_network
 };
 
@@ -188,6 +190,8 @@ struct config_router_port {
 	struct row_id row;
 	char *name;
 	uint16_t id;           // that of its port; set by vswitch; 0: it can't be
+	uint16_t router_id;    // set by vswitch; 0: the router isn't there yet, or it can't be applied
+	uint16_t network_id;   // the same of the network
 	struct row_id router;  // zero: not there yet
 	struct row_id network; // zero: not there yet
 	uint8_t mac[6];
@@ -216,10 +220,11 @@ struct config_next_hop {
 	uint16_t weight;       // 1..256
 };
 
-// A route (table Route).
+// A route (table Route). They are sorted by router, table, family, prefix and metric, and no two are the same in all of these.
 struct config_route {
 	struct row_id row;
 	struct row_id router;
+	uint16_t router_id;    // set by vswitch; 0: as in config_router_port
 	uint32_t table;        // 0: the router's main table
 	struct config_prefix prefix;
 	enum route_type type;
@@ -229,10 +234,11 @@ struct config_route {
 	char *error;
 };
 
-// Which table a packet is routed by (table Route_Policy).
+// Which table a packet is routed by (table Route_Policy). They are sorted by router and priority.
 struct config_route_policy {
 	struct row_id row;
 	struct row_id router;
+	uint16_t router_id;    // as in config_route
 	uint32_t priority;     // the lowest one that matches wins
 	bool has_src, has_dst, has_port;
 	struct config_prefix src, dst;
@@ -254,11 +260,14 @@ struct config_bond {
 	char *error;
 };
 
-// The end points of another switch's tunnels: from its Host row, or static ones of a network.
+// The end point of another switch's tunnels: what it publishes, or a static one of a network or address. No two have the same address, and each has an
+// address of a family that this switch has an end point of. `config.ports` has a port of PORT_TUNNEL for each.
 struct config_remote {
 	struct config_ip ip;
-	struct row_id host;    // zero: static
+	struct row_id host;    // of table Endpoint; zero: static
 	char *name;            // of the host, or the address
+	struct row_id *networks; // that it has ports in; of a static one: those that flood to it
+	size_t n_networks;
 };
 
 // A station behind a tunnel.
@@ -268,6 +277,8 @@ struct config_remote_mac {
 	struct config_ip ip;   // the end point
 	struct config_ip *ips; // addresses of the station
 	size_t n_ips;
+	struct row_id row;     // of table FDB; zero: another switch has published it
+	char *error;           // of that row
 };
 
 struct config {
@@ -304,6 +315,9 @@ struct config {
 };
 
 void config_free(struct config *);
+// What is in them, not themselves.
+void config_map_free(struct config_map *);
+void config_router_port_clear(struct config_router_port *);
 // Value of `key`, or `fallback` if the map has no such key.
 const char *config_map_get(const struct config_map *, const char *key, const char *fallback);
 // The same as a number in [lo, hi]; a value that is no such number gives `fallback` and, if `bad` is not NULL, sets *bad to the key.

@@ -27,18 +27,30 @@ static const struct ovsdb_idl_column *const written_columns[] = {
 	&weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_ERROR],
 	&weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_STATISTICS],
 	&weirrec_mirror_columns[WEIRREC_MIRROR_COL_ERROR],   &weirrec_mirror_columns[WEIRREC_MIRROR_COL_STATISTICS],
+	&weirrec_host_columns[WEIRREC_HOST_COL_ENDPOINT],    &weirrec_network_columns[WEIRREC_NETWORK_COL_STATUS],
+	&weirrec_router_columns[WEIRREC_ROUTER_COL_STATUS],  &weirrec_router_columns[WEIRREC_ROUTER_COL_ERROR],
+	&weirrec_router_port_columns[WEIRREC_ROUTER_PORT_COL_STATUS],
+	&weirrec_router_port_columns[WEIRREC_ROUTER_PORT_COL_ERROR],
+	&weirrec_route_columns[WEIRREC_ROUTE_COL_ERROR],     &weirrec_route_policy_columns[WEIRREC_ROUTE_POLICY_COL_ERROR],
+	&weirrec_bond_columns[WEIRREC_BOND_COL_PORT_NUMBER], &weirrec_bond_columns[WEIRREC_BOND_COL_MTU],
+	&weirrec_bond_columns[WEIRREC_BOND_COL_LINK_STATE],  &weirrec_bond_columns[WEIRREC_BOND_COL_STATUS],
+	&weirrec_bond_columns[WEIRREC_BOND_COL_STATISTICS],  &weirrec_bond_columns[WEIRREC_BOND_COL_ERROR],
 };
 
 static const struct ovsdb_idl_column *const unused_columns[] = {
 	&weirrec_weir_columns[WEIRREC_WEIR_COL_STATUS],
 	&weirrec_weir_columns[WEIRREC_WEIR_COL_EXTERNAL_IDS],
 	&weirrec_host_columns[WEIRREC_HOST_COL_EXTERNAL_IDS],
-	&weirrec_network_columns[WEIRREC_NETWORK_COL_STATUS],
 	&weirrec_network_columns[WEIRREC_NETWORK_COL_EXTERNAL_IDS],
 	&weirrec_fdb_columns[WEIRREC_FDB_COL_EXTERNAL_IDS],
 	&weirrec_flow_columns[WEIRREC_FLOW_COL_EXTERNAL_IDS],
 	&weirrec_mirror_columns[WEIRREC_MIRROR_COL_EXTERNAL_IDS],
 	&weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_EXTERNAL_IDS],
+	&weirrec_router_columns[WEIRREC_ROUTER_COL_EXTERNAL_IDS],
+	&weirrec_router_port_columns[WEIRREC_ROUTER_PORT_COL_EXTERNAL_IDS],
+	&weirrec_route_columns[WEIRREC_ROUTE_COL_EXTERNAL_IDS],
+	&weirrec_route_policy_columns[WEIRREC_ROUTE_POLICY_COL_EXTERNAL_IDS],
+	&weirrec_bond_columns[WEIRREC_BOND_COL_EXTERNAL_IDS],
 };
 
 struct db *db_open(const char *remote, const char *host)
@@ -59,28 +71,24 @@ struct db *db_open(const char *remote, const char *host)
 		ovsdb_idl_omit(db->idl, unused_columns[i]);
 	ovsdb_idl_set_write_changed_only_all(db->idl, true);
 
-	struct ovsdb_idl_condition ports = OVSDB_IDL_CONDITION_INIT(&ports), hosts = OVSDB_IDL_CONDITION_INIT(&hosts);
-	struct ovsdb_idl_condition flows = OVSDB_IDL_CONDITION_INIT(&flows), exports = OVSDB_IDL_CONDITION_INIT(&exports);
-	struct ovsdb_idl_condition mirrors = OVSDB_IDL_CONDITION_INIT(&mirrors);
-	weirrec_port_add_clause_host(&ports, OVSDB_F_EQ, "");
-	weirrec_port_add_clause_host(&ports, OVSDB_F_EQ, host);
-	weirrec_flow_add_clause_host(&flows, OVSDB_F_EQ, "");
-	weirrec_flow_add_clause_host(&flows, OVSDB_F_EQ, host);
-	weirrec_flow_export_add_clause_host(&exports, OVSDB_F_EQ, "");
-	weirrec_flow_export_add_clause_host(&exports, OVSDB_F_EQ, host);
-	weirrec_mirror_add_clause_host(&mirrors, OVSDB_F_EQ, "");
-	weirrec_mirror_add_clause_host(&mirrors, OVSDB_F_EQ, host);
+	// Rows of this switch and of every switch. (Router ports of others tell which routes aren't for this one, and all end points are wanted.)
+#define OWN_ROWS(table)                                                                                                \
+	do {                                                                                                           \
+		struct ovsdb_idl_condition own = OVSDB_IDL_CONDITION_INIT(&own);                                       \
+		weirrec_##table##_add_clause_host(&own, OVSDB_F_EQ, "");                                               \
+		weirrec_##table##_add_clause_host(&own, OVSDB_F_EQ, host);                                             \
+		weirrec_##table##_set_condition(db->idl, &own);                                                        \
+		ovsdb_idl_condition_destroy(&own);                                                                     \
+	} while (0)
+	OWN_ROWS(port);
+	OWN_ROWS(flow);
+	OWN_ROWS(flow_export);
+	OWN_ROWS(mirror);
+	OWN_ROWS(bond);
+	struct ovsdb_idl_condition hosts = OVSDB_IDL_CONDITION_INIT(&hosts);
 	weirrec_host_add_clause_name(&hosts, OVSDB_F_EQ, host);
-	weirrec_port_set_condition(db->idl, &ports);
 	weirrec_host_set_condition(db->idl, &hosts);
-	weirrec_flow_set_condition(db->idl, &flows);
-	weirrec_flow_export_set_condition(db->idl, &exports);
-	weirrec_mirror_set_condition(db->idl, &mirrors);
-	ovsdb_idl_condition_destroy(&mirrors);
-	ovsdb_idl_condition_destroy(&ports);
 	ovsdb_idl_condition_destroy(&hosts);
-	ovsdb_idl_condition_destroy(&flows);
-	ovsdb_idl_condition_destroy(&exports);
 
 	ovsdb_idl_set_remote(db->idl, remote, true);
 	return db;

@@ -19,7 +19,8 @@ enum db_key_kind {
 	KEY_PATH,
 	KEY_CPUS,
 	KEY_PAIRS,
-	KEY_ADDRESS // IP address and port
+	KEY_ADDRESS, // IP address and port
+	KEY_IPS      // IP addresses, separated by spaces
 };
 
 struct db_key {
@@ -141,6 +142,65 @@ static bool address_ok(const char *s)
 	return inet_pton(brackets ? AF_INET6 : AF_INET, host, &a) == 1;
 }
 
+bool db_parse_ip(const char *s, size_t len, struct config_ip *ip)
+{
+	char one[INET6_ADDRSTRLEN];
+
+	*ip = (struct config_ip){.v6 = false};
+	if (!len || len >= sizeof one)
+		return false;
+	memcpy(one, s, len);
+	one[len] = 0;
+	ip->v6 = memchr(one, ':', len) != NULL;
+	return inet_pton(ip->v6 ? AF_INET6 : AF_INET, one, ip->b) == 1;
+}
+
+bool db_parse_station_ip(const char *s, struct config_ip *ip)
+{
+	return db_parse_ip(s, strlen(s), ip) && db_ip_of_station(ip);
+}
+
+bool db_ip_of_station(const struct config_ip *ip)
+{
+	static const struct config_ip none;
+
+	if (ip->v6)
+		return ip->b[0] != 0xff && memcmp(ip->b, none.b, 15) != 0; // RFC 4291: multicast, unspecified, loopback
+	return ip->b[0] && ip->b[0] != 127 && ip->b[0] < 224;              // RFC 1122 section 3.2.1.3
+}
+
+bool db_parse_prefix(const char *s, size_t len, struct config_prefix *prefix)
+{
+	const char *slash = memchr(s, '/', len), *end = s + len;
+	uint64_t bits = 0;
+
+	if (!db_parse_ip(s, (size_t)((slash ? slash : end) - s), &prefix->ip))
+		return false;
+	unsigned most = prefix->ip.v6 ? 128 : 32;
+	prefix->len = (uint8_t)most;
+	if (!slash)
+		return true;
+	const char *digits = slash + 1;
+	if (!read_number(&digits, 10, &bits) || digits != end || bits > most)
+		return false;
+	prefix->len = (uint8_t)bits;
+	return true;
+}
+
+static char *check_ips(const struct db_key *k, const char *column, const char *value)
+{
+	struct config_ip ip;
+
+	if (!*value)
+		return sentence("%s: %s is empty", column, k->key);
+	for (const char *s = value, *end; *s; s = end + strspn(end, " ")) {
+		end = s + strcspn(s, " ");
+		if (!db_parse_ip(s, (size_t)(end - s), &ip))
+			return sentence("%s: %s must be IP addresses with spaces between, not \"%s\"", column, k->key, value);
+	}
+	return NULL;
+}
+
 static char *check_value(const struct db_key *k, const char *column, const char *value)
 {
 	const char *s = value;
@@ -181,6 +241,8 @@ static char *check_value(const struct db_key *k, const char *column, const char 
 		if (!address_ok(value))
 			return sentence("%s: %s must be an IP address and a port such as 127.0.0.1:9477 or [::1]:9477, not \"%s\"", column, k->key, value);
 		return NULL;
+	case KEY_IPS:
+		return check_ips(k, column, value);
 	case KEY_STRING:
 		if (!*value)
 			return sentence("%s: %s is empty", column, k->key);

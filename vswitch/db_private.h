@@ -7,6 +7,8 @@
 
 #include "config.h"
 
+struct smap;
+
 // What the switch writes back into one row. A value is kept after it has been sent: it has to be sent again if the
 // server forgets it (ephemeral columns don't survive the server's restart).
 enum written {
@@ -72,6 +74,28 @@ const struct weirrec_host *db_host_row(const struct db *);
 
 // db_read.c
 struct config *db_read(struct db *);
+// The first thing that is wrong with a row is the one that its error names. Takes `text`.
+void db_row_error(char **error, char *text);
+// An optional integer column. The server enforces the schema's range; a server with another schema doesn't.
+int64_t db_optional_int(const char *column, const int64_t *, size_t n, int64_t fallback, int64_t lo, int64_t hi, char **error);
+struct config_map db_read_map(const struct smap *);
+// The same, without values that weir.xml doesn't allow.
+struct config_map db_checked_map(const char *table, const char *column, const struct smap *, char **error);
+enum vlan_mode db_read_vlan_mode(const char *word, char **error);
+// A port that isn't a row of table Port.
+struct config_port *db_add_port(struct config *, const struct row_id *, const char *name, const char *type, enum port_kind);
+const struct config_port *db_port_named(const struct config *, const char *name);
+
+// db_read_bond.c
+void db_read_bonds(struct db *, struct config *);
+
+// db_read_router.c
+void db_read_routers(struct db *, struct config *);
+
+// db_read_tunnel.c. Networks are sorted by name, router ports are read. `error`: of this switch's row in table Host.
+void db_read_tunnels(struct db *, struct config *, char **error);
+// An entry that is behind a tunnel is added to config.remote_macs, unless it has an error; true: it was.
+bool db_read_remote_mac(const struct weirrec_fdb *, struct config_fdb *, struct config *);
 
 // db_write.c
 void db_writer_open(struct db_writer *);
@@ -93,6 +117,12 @@ void db_host_error(struct db *, const char *error);
 char *db_check_map(const char *table, const char *column, const struct config_map *, const char *type, size_t *bad);
 // The same for values that aren't in a map.
 bool db_parse_mac(const char *, size_t len, uint8_t mac[6]);
+bool db_parse_ip(const char *, size_t len, struct config_ip *);
+bool db_parse_station_ip(const char *, struct config_ip *);
+// It can be the address of one station of a network.
+bool db_ip_of_station(const struct config_ip *);
+// "10.0.0.0/8"; an address alone has all its bits.
+bool db_parse_prefix(const char *, size_t len, struct config_prefix *);
 char *db_check_name(const char *);
 
 #endif

@@ -26,8 +26,7 @@ enum {
 	DEFAULT_LINE_RATE = 10000,
 };
 
-// The first thing that is wrong with a row is the one that its error names. Takes `text`.
-static void row_error(char **error, char *text)
+void db_row_error(char **error, char *text)
 {
 	if (*error)
 		free(text);
@@ -35,14 +34,12 @@ static void row_error(char **error, char *text)
 		*error = text;
 }
 
-// An optional integer column. The server enforces the schema's range; a server with another schema doesn't.
-static int64_t optional_int(const char *column, const int64_t *v, size_t n, int64_t fallback, int64_t lo, int64_t hi,
-			    char **error)
+int64_t db_optional_int(const char *column, const int64_t *v, size_t n, int64_t fallback, int64_t lo, int64_t hi, char **error)
 {
 	if (!n)
 		return fallback;
 	if (*v < lo || *v > hi) {
-		row_error(error, xasprintf("%s: must be from %lld to %lld, not %lld", column, (long long)lo, (long long)hi,
+		db_row_error(error, xasprintf("%s: must be from %lld to %lld, not %lld", column, (long long)lo, (long long)hi,
 					   (long long)*v));
 		return fallback;
 	}
@@ -60,7 +57,7 @@ static void map_sort(struct config_map *map)
 		qsort(map->pair, map->n, sizeof *map->pair, pair_compare);
 }
 
-static struct config_map read_map(const struct smap *smap)
+struct config_map db_read_map(const struct smap *smap)
 {
 	struct config_map map = {.pair = xcalloc(smap_count(smap) + 1, sizeof *map.pair)};
 	const struct smap_node *node;
@@ -83,20 +80,20 @@ static void map_remove(struct config_map *map, size_t i)
 
 // Weir.other_config and over it Host.other_config. A value that can't be read is left out, so that what is under it holds: the
 // host's own is wrong, then the root's; that is wrong too, then the default.
-static struct config_map read_settings(struct db *db, const struct weirrec_weir *root, const struct weirrec_host *host)
+static struct config_map read_settings(const struct weirrec_weir *root, const struct weirrec_host *host, char **error)
 {
-	struct config_map under = read_map(&root->other_config);
-	struct config_map over = host ? read_map(&host->other_config) : (struct config_map){0};
+	struct config_map under = db_read_map(&root->other_config);
+	struct config_map over = host ? db_read_map(&host->other_config) : (struct config_map){0};
 	struct config_map all = {0};
-	char *error = NULL, *text;
+	char *text;
 	size_t bad;
 
 	while ((text = db_check_map("Host", "other_config", &over, NULL, &bad))) {
-		row_error(&error, text);
+		db_row_error(error, text);
 		map_remove(&over, bad);
 	}
 	while ((text = db_check_map("Weir", "other_config", &under, NULL, &bad))) {
-		row_error(&error, xasprintf("table Weir: %s", text));
+		db_row_error(error, xasprintf("table Weir: %s", text));
 		free(text);
 		map_remove(&under, bad);
 	}
@@ -114,9 +111,20 @@ static struct config_map read_settings(struct db *db, const struct weirrec_weir 
 	free(under.pair);
 	free(over.pair);
 	map_sort(&all);
-	db_host_error(db, error);
-	free(error);
 	return all;
+}
+
+struct config_map db_checked_map(const char *table, const char *column, const struct smap *smap, char **error)
+{
+	struct config_map map = db_read_map(smap);
+	size_t bad;
+	char *text;
+
+	while ((text = db_check_map(table, column, &map, NULL, &bad))) {
+		db_row_error(error, text);
+		map_remove(&map, bad);
+	}
+	return map;
 }
 
 static void read_network(const struct weirrec_network *row, struct config_network *net)
@@ -124,29 +132,32 @@ static void read_network(const struct weirrec_network *row, struct config_networ
 	net->row = db_row_id(&row->header_.uuid);
 	net->name = xstrdup(row->name);
 	net->error = db_check_name(row->name);
-	net->vlan = (uint16_t)optional_int("vlan", row->vlan, row->n_vlan, 0, 1, 4094, &net->error);
-	net->vni = (uint32_t)optional_int("vni", row->vni, row->n_vni, 0, 1, (1 << 24) - 1, &net->error);
-	net->mtu = (uint16_t)optional_int("mtu", row->mtu, row->n_mtu, DEFAULT_MTU, 68, 9216, &net->error);
-	net->ageing_s = (uint32_t)optional_int("ageing", row->ageing, row->n_ageing, DEFAULT_AGEING_S, 0, 1000000, &net->error);
-	net->mac_limit = (uint32_t)optional_int("mac_limit", row->mac_limit, row->n_mac_limit, DEFAULT_MAC_LIMIT, 0, 1 << 20,
+	net->vlan = (uint16_t)db_optional_int("vlan", row->vlan, row->n_vlan, 0, 1, 4094, &net->error);
+	net->vni = (uint32_t)db_optional_int("vni", row->vni, row->n_vni, 0, 1, (1 << 24) - 1, &net->error);
+	net->mtu = (uint16_t)db_optional_int("mtu", row->mtu, row->n_mtu, DEFAULT_MTU, 68, 9216, &net->error);
+	net->ageing_s = (uint32_t)db_optional_int("ageing", row->ageing, row->n_ageing, DEFAULT_AGEING_S, 0, 1000000, &net->error);
+	net->mac_limit = (uint32_t)db_optional_int("mac_limit", row->mac_limit, row->n_mac_limit, DEFAULT_MAC_LIMIT, 0, 1 << 20,
 						&net->error);
 	net->learning = row->n_learning ? row->learning[0] : true;
 	net->flood_unknown = !row->unknown_unicast || strcmp(row->unknown_unicast, "drop");
 
-	struct config_map map = read_map(&row->other_config);
-	size_t bad;
-	char *text;
-	while ((text = db_check_map("Network", "other_config", &map, NULL, &bad))) {
-		row_error(&net->error, text);
-		map_remove(&map, bad);
-	}
+	net->other_config = db_checked_map("Network", "other_config", &row->other_config, &net->error);
+	const struct config_map map = net->other_config;
 	net->flap_threshold = (uint32_t)config_map_uint(&map, "flap-threshold", DEFAULT_FLAP_THRESHOLD, 0, UINT32_MAX, NULL);
 	net->flap_window_s = (uint32_t)config_map_uint(&map, "flap-window", DEFAULT_FLAP_WINDOW_S, 1, UINT32_MAX, NULL);
 	net->flap_hold_s = (uint32_t)config_map_uint(&map, "flap-hold", DEFAULT_FLAP_HOLD_S, 1, UINT32_MAX, NULL);
 	net->forward_bpdu = config_map_bool(&map, "forward-bpdu", false);
-	for (size_t i = map.n; i > 0; i--)
-		map_remove(&map, i - 1);
-	free(map.pair);
+	net->multicast = db_checked_map("Network", "multicast", &row->multicast, &net->error);
+	net->tunnel = xstrdup(row->tunnel ? row->tunnel : "vxlan");
+	net->arp_proxy = row->arp_proxy;
+	net->flood_to = xcalloc(row->n_flood_to + 1, sizeof *net->flood_to);
+	for (size_t i = 0; i < row->n_flood_to; i++)
+		if (db_parse_station_ip(row->flood_to[i], &net->flood_to[net->n_flood_to]))
+			net->n_flood_to++;
+		else
+			db_row_error(&net->error, xasprintf("flood_to: \"%s\" isn't the IP address of one end point", row->flood_to[i]));
+	if (net->n_flood_to && !net->vni)
+		db_row_error(&net->error, xstrdup("flood_to: tunnels carry a network by its vni, which isn't set"));
 }
 
 // "MAC" or "MAC IP [IP...]".
@@ -157,11 +168,11 @@ static void read_address(const char *text, struct config_port *port)
 	uint8_t *mac = address->mac;
 
 	if (!db_parse_mac(text, (size_t)(end - text), mac)) {
-		row_error(&port->error, xasprintf("addresses: \"%s\" doesn't begin with an Ethernet address", text));
+		db_row_error(&port->error, xasprintf("addresses: \"%s\" doesn't begin with an Ethernet address", text));
 		return;
 	}
 	if (mac[0] & 1 || !memcmp(mac, (uint8_t[6]){0}, 6)) {
-		row_error(&port->error, xasprintf("addresses: \"%s\" isn't the Ethernet address of one station", text));
+		db_row_error(&port->error, xasprintf("addresses: \"%s\" isn't the Ethernet address of one station", text));
 		return;
 	}
 	for (const char *ip = end + strspn(end, " "); *ip; ip = end + strspn(end, " ")) {
@@ -172,7 +183,7 @@ static void read_address(const char *text, struct config_port *port)
 		ovs_strlcpy(one, ip, MIN(sizeof one, (size_t)(end - ip) + 1));
 		if ((size_t)(end - ip) >= sizeof one ||
 		    (inet_pton(AF_INET, one, addr.b) != 1 && !(addr.v6 = inet_pton(AF_INET6, one, addr.b) == 1))) {
-			row_error(&port->error, xasprintf("addresses: \"%.*s\" in \"%s\" is no IPv4 or IPv6 address",
+			db_row_error(&port->error, xasprintf("addresses: \"%.*s\" in \"%s\" is no IPv4 or IPv6 address",
 							  (int)(end - ip), ip, text));
 			free(address->ip);
 			*address = (struct config_address){.ip = NULL};
@@ -191,11 +202,11 @@ static struct config_rate read_rate(const struct config_map *map, const char *ra
 	r.pps = (uint32_t)config_map_uint(map, rate, 0, 1, UINT32_MAX, NULL);
 	r.burst = (uint32_t)config_map_uint(map, burst, r.pps, 1, UINT32_MAX, NULL);
 	if (!r.pps && r.burst)
-		row_error(error, xasprintf("storm_control: %s is set, but %s isn't", burst, rate));
+		db_row_error(error, xasprintf("storm_control: %s is set, but %s isn't", burst, rate));
 	return r;
 }
 
-static enum vlan_mode read_vlan_mode(const char *word, char **error)
+enum vlan_mode db_read_vlan_mode(const char *word, char **error)
 {
 	static const char *const words[] = {
 		[VLAN_ACCESS] = "access",
@@ -208,7 +219,7 @@ static enum vlan_mode read_vlan_mode(const char *word, char **error)
 		if (!strcmp(word, words[i]))
 			return (enum vlan_mode)i;
 	if (word)
-		row_error(error, xasprintf("vlan_mode: there is no mode \"%s\"", word));
+		db_row_error(error, xasprintf("vlan_mode: there is no mode \"%s\"", word));
 	return VLAN_ACCESS;
 }
 
@@ -230,14 +241,14 @@ static void read_vlans(const struct weirrec_port *row, const struct ovsdb_idl *i
 {
 	bool has_network = weirrec_port_get_network(row, OVSDB_TYPE_UUID)->n > 0;
 
-	port->vlan_mode = read_vlan_mode(row->vlan_mode, &port->error);
+	port->vlan_mode = db_read_vlan_mode(row->vlan_mode, &port->error);
 	if (row->network)
 		port->network = db_row_id(&row->network->header_.uuid);
 	read_trunks(row, idl, port);
 	port->cvlans = xcalloc(row->n_cvlans + 1, sizeof *port->cvlans);
 	for (size_t i = 0; i < row->n_cvlans; i++) {
 		if (row->cvlans[i] < 0 || row->cvlans[i] > 4095)
-			row_error(&port->error,
+			db_row_error(&port->error,
 				  xasprintf("cvlans: a VLAN is from 0 to 4095, not %lld", (long long)row->cvlans[i]));
 		else
 			port->cvlans[port->n_cvlans++] = (uint16_t)row->cvlans[i];
@@ -245,12 +256,12 @@ static void read_vlans(const struct weirrec_port *row, const struct ovsdb_idl *i
 	// Without a mode a port without network is one that somebody hasn't finished; with a mode that needs one it is a
 	// mistake.
 	if (row->vlan_mode && port->vlan_mode != VLAN_TRUNK && !has_network)
-		row_error(&port->error, xasprintf("network: vlan_mode %s needs one", row->vlan_mode));
+		db_row_error(&port->error, xasprintf("network: vlan_mode %s needs one", row->vlan_mode));
 	if (port->n_trunks && (port->vlan_mode == VLAN_ACCESS || port->vlan_mode == VLAN_DOT1Q_TUNNEL))
-		row_error(&port->error,
+		db_row_error(&port->error,
 			  xstrdup("trunks: only a port of vlan_mode trunk, native-tagged or native-untagged has them"));
 	if (row->n_cvlans && port->vlan_mode != VLAN_DOT1Q_TUNNEL)
-		row_error(&port->error, xstrdup("cvlans: only a port of vlan_mode dot1q-tunnel has them"));
+		db_row_error(&port->error, xstrdup("cvlans: only a port of vlan_mode dot1q-tunnel has them"));
 }
 
 static void read_port(const struct weirrec_port *row, const struct ovsdb_idl *idl, struct config_port *port)
@@ -259,31 +270,29 @@ static void read_port(const struct weirrec_port *row, const struct ovsdb_idl *id
 	port->name = xstrdup(row->name);
 	port->error = db_check_name(row->name);
 	port->type = xstrdup(row->type ? row->type : "vhost-user");
-	port->options = read_map(&row->options);
-	port->other_config = read_map(&row->other_config);
-	port->external_ids = read_map(&row->external_ids);
+	port->options = db_read_map(&row->options);
+	port->other_config = db_read_map(&row->other_config);
+	port->external_ids = db_read_map(&row->external_ids);
 	port->enabled = row->n_enabled ? row->enabled[0] : true;
 	port->isolated = row->isolated;
-	port->mtu = (uint16_t)optional_int("mtu_request", row->mtu_request, row->n_mtu_request, 0, 68, 9216, &port->error);
-	port->mac_limit = (uint32_t)optional_int("mac_limit", row->mac_limit, row->n_mac_limit, 0, 0, 1 << 20, &port->error);
-	row_error(&port->error, db_check_map("Port", "options", &port->options, port->type, NULL));
-	row_error(&port->error, db_check_map("Port", "other_config", &port->other_config, NULL, NULL));
+	port->mtu = (uint16_t)db_optional_int("mtu_request", row->mtu_request, row->n_mtu_request, 0, 68, 9216, &port->error);
+	port->mac_limit = (uint32_t)db_optional_int("mac_limit", row->mac_limit, row->n_mac_limit, 0, 0, 1 << 20, &port->error);
+	db_row_error(&port->error, db_check_map("Port", "options", &port->options, port->type, NULL));
+	db_row_error(&port->error, db_check_map("Port", "other_config", &port->other_config, NULL, NULL));
 	if (!strcmp(port->type, "dpdk") && !config_map_get(&port->options, "devargs", NULL))
-		row_error(&port->error, xstrdup("options: a port of type dpdk needs devargs, the device's name for DPDK"));
+		db_row_error(&port->error, xstrdup("options: a port of type dpdk needs devargs, the device's name for DPDK"));
 	read_vlans(row, idl, port);
 
 	port->addresses = xcalloc(row->n_addresses + 1, sizeof *port->addresses);
 	for (size_t i = 0; i < row->n_addresses; i++)
 		read_address(row->addresses[i], port);
 
-	struct config_map storm = read_map(&row->storm_control);
-	row_error(&port->error, db_check_map("Port", "storm_control", &storm, NULL, NULL));
+	struct config_map storm = db_read_map(&row->storm_control);
+	db_row_error(&port->error, db_check_map("Port", "storm_control", &storm, NULL, NULL));
 	port->storm_broadcast = read_rate(&storm, "broadcast", "broadcast-burst", &port->error);
 	port->storm_multicast = read_rate(&storm, "multicast", "multicast-burst", &port->error);
 	port->storm_unknown = read_rate(&storm, "unknown-unicast", "unknown-unicast-burst", &port->error);
-	for (size_t i = storm.n; i > 0; i--)
-		map_remove(&storm, i - 1);
-	free(storm.pair);
+	config_map_free(&storm);
 }
 
 static void read_fdb(const struct weirrec_fdb *row, struct config_fdb *fdb)
@@ -294,12 +303,12 @@ static void read_fdb(const struct weirrec_fdb *row, struct config_fdb *fdb)
 	if (row->port)
 		fdb->port = db_row_id(&row->port->header_.uuid);
 	if (!db_parse_mac(row->mac, strlen(row->mac), fdb->mac))
-		row_error(&fdb->error, xasprintf("mac: \"%s\" is no Ethernet address", row->mac));
+		db_row_error(&fdb->error, xasprintf("mac: \"%s\" is no Ethernet address", row->mac));
 	else if (fdb->mac[0] & 1 || !memcmp(fdb->mac, (uint8_t[6]){0}, 6))
-		row_error(&fdb->error, xasprintf("mac: %s isn't the Ethernet address of one station", row->mac));
+		db_row_error(&fdb->error, xasprintf("mac: %s isn't the Ethernet address of one station", row->mac));
 	// A port of another switch isn't in the replica, so that row->port is NULL; here there is none at all.
-	if (!weirrec_fdb_get_port(row, OVSDB_TYPE_UUID)->n)
-		row_error(&fdb->error, xstrdup("port: the port is gone, or was never set; set it or delete this entry"));
+	if (!weirrec_fdb_get_port(row, OVSDB_TYPE_UUID)->n && !row->tunnel_ip)
+		db_row_error(&fdb->error, xstrdup("port: the port is gone, or was never set; set it or delete this entry"));
 }
 
 static void read_flow(const struct weirrec_flow *row, struct config_flow *flow)
@@ -308,7 +317,7 @@ static void read_flow(const struct weirrec_flow *row, struct config_flow *flow)
 	flow->has_network = weirrec_flow_get_network(row, OVSDB_TYPE_UUID)->n > 0;
 	if (row->network)
 		flow->network = db_row_id(&row->network->header_.uuid);
-	flow->priority = (uint16_t)optional_int("priority", row->priority, row->n_priority, DEFAULT_PRIORITY, 0, 65535, &flow->error);
+	flow->priority = (uint16_t)db_optional_int("priority", row->priority, row->n_priority, DEFAULT_PRIORITY, 0, 65535, &flow->error);
 	flow->match = xstrdup(row->match);
 	flow->actions = xstrdup(row->actions);
 	flow->enabled = row->n_enabled ? row->enabled[0] : true;
@@ -317,7 +326,7 @@ static void read_flow(const struct weirrec_flow *row, struct config_flow *flow)
 static void read_export(const struct weirrec_flow_export *row, const struct ovsdb_idl *idl, struct config_export *x)
 {
 	const struct ovsdb_datum *networks = weirrec_flow_export_get_networks(row, OVSDB_TYPE_UUID);
-	struct config_map map = read_map(&row->other_config);
+	struct config_map map = db_read_map(&row->other_config);
 
 	x->row = db_row_id(&row->header_.uuid);
 	x->name = xstrdup(row->name);
@@ -332,18 +341,16 @@ static void read_export(const struct weirrec_flow_export *row, const struct ovsd
 			x->networks[i] = db_row_id(&networks->keys[i].uuid);
 	}
 	x->n_networks = networks->n;
-	x->sampling = (uint32_t)optional_int("sampling", row->sampling, row->n_sampling, 1, 1, 1000000000, &x->error);
-	x->active_timeout_s = (uint32_t)optional_int("active_timeout", row->active_timeout, row->n_active_timeout, DEFAULT_ACTIVE_TIMEOUT_S, 1, 86400,
+	x->sampling = (uint32_t)db_optional_int("sampling", row->sampling, row->n_sampling, 1, 1, 1000000000, &x->error);
+	x->active_timeout_s = (uint32_t)db_optional_int("active_timeout", row->active_timeout, row->n_active_timeout, DEFAULT_ACTIVE_TIMEOUT_S, 1, 86400,
 						     &x->error);
-	x->domain = (uint32_t)optional_int("domain", row->domain, row->n_domain, 1, 1, UINT32_MAX, &x->error);
+	x->domain = (uint32_t)db_optional_int("domain", row->domain, row->n_domain, 1, 1, UINT32_MAX, &x->error);
 	x->enabled = row->n_enabled ? row->enabled[0] : true;
-	row_error(&x->error, db_check_map("Flow_Export", "other_config", &map, NULL, NULL));
+	db_row_error(&x->error, db_check_map("Flow_Export", "other_config", &map, NULL, NULL));
 	x->template_interval_s = (uint32_t)config_map_uint(&map, "template-interval", DEFAULT_TEMPLATE_INTERVAL_S, 1, 86400, NULL);
 	x->enterprise = (uint32_t)config_map_uint(&map, "enterprise", DEFAULT_ENTERPRISE, 1, UINT32_MAX, NULL);
 	x->line_rate = (uint32_t)config_map_uint(&map, "line-rate", DEFAULT_LINE_RATE, 1, 1000000, NULL);
-	for (size_t i = map.n; i > 0; i--)
-		map_remove(&map, i - 1);
-	free(map.pair);
+	config_map_free(&map);
 }
 
 // Ports that aren't there (yet) are left out: they have no packets.
@@ -372,24 +379,24 @@ static void read_mirror(const struct weirrec_mirror *row, struct config_mirror *
 	m->vlans = xcalloc(row->n_select_vlan + 1, sizeof *m->vlans);
 	for (size_t i = 0; i < row->n_select_vlan; i++) {
 		if (row->select_vlan[i] < 0 || row->select_vlan[i] > 4095)
-			row_error(&m->error, xasprintf("select_vlan: a VLAN is from 0 to 4095, not %lld", (long long)row->select_vlan[i]));
+			db_row_error(&m->error, xasprintf("select_vlan: a VLAN is from 0 to 4095, not %lld", (long long)row->select_vlan[i]));
 		else
 			m->vlans[m->n_vlans++] = (uint16_t)row->select_vlan[i];
 	}
 	m->has_output = weirrec_mirror_get_output_port(row, OVSDB_TYPE_UUID)->n > 0;
 	if (row->output_port)
 		m->output = db_row_id(&row->output_port->header_.uuid);
-	m->output_vlan = (uint16_t)optional_int("output_vlan", row->output_vlan, row->n_output_vlan, 0, 1, 4094, &m->error);
-	m->snaplen = (uint16_t)optional_int("snaplen", row->snaplen, row->n_snaplen, 0, 64, 65535, &m->error);
+	m->output_vlan = (uint16_t)db_optional_int("output_vlan", row->output_vlan, row->n_output_vlan, 0, 1, 4094, &m->error);
+	m->snaplen = (uint16_t)db_optional_int("snaplen", row->snaplen, row->n_snaplen, 0, 64, 65535, &m->error);
 	outputs = m->has_output + (row->n_output_vlan > 0) + (row->output_address && *row->output_address);
 	if (row->output_address && *row->output_address)
-		row_error(&m->error, xstrdup("output_address: copies to an address need tunnels, which are not there yet: set output_port or output_vlan"));
+		db_row_error(&m->error, xstrdup("output_address: copies to an address need tunnels, which are not there yet: set output_port or output_vlan"));
 	if (!outputs)
-		row_error(&m->error, xstrdup("output_port: nobody gets the copies: set output_port or output_vlan"));
+		db_row_error(&m->error, xstrdup("output_port: nobody gets the copies: set output_port or output_vlan"));
 	if (outputs > 1)
-		row_error(&m->error, xstrdup("output_vlan: copies go to a port or into a VLAN, not both"));
+		db_row_error(&m->error, xstrdup("output_vlan: copies go to a port or into a VLAN, not both"));
 	if (!m->select_all && !weirrec_mirror_get_select_src_port(row, OVSDB_TYPE_UUID)->n && !weirrec_mirror_get_select_dst_port(row, OVSDB_TYPE_UUID)->n)
-		row_error(&m->error, xstrdup("select_all: nothing is selected: set select_src_port, select_dst_port or select_all"));
+		db_row_error(&m->error, xstrdup("select_all: nothing is selected: set select_src_port, select_dst_port or select_all"));
 }
 
 static int network_compare(const void *a_, const void *b_)
@@ -428,6 +435,22 @@ static int mirror_compare(const void *a, const void *b)
 	return memcmp(&((const struct config_mirror *)a)->row, &((const struct config_mirror *)b)->row, sizeof(struct row_id));
 }
 
+struct config_port *db_add_port(struct config *c, const struct row_id *row, const char *name, const char *type, enum port_kind kind)
+{
+	c->ports = xrealloc(c->ports, (c->n_ports + 1) * sizeof *c->ports);
+	struct config_port *port = &c->ports[c->n_ports++];
+	*port = (struct config_port){.row = *row, .name = xstrdup(name), .type = xstrdup(type), .kind = kind, .enabled = true};
+	return port;
+}
+
+const struct config_port *db_port_named(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_ports; i++)
+		if (!strcmp(c->ports[i].name, name))
+			return &c->ports[i];
+	return NULL;
+}
+
 // Rows come in the order of a hash table; sorted, the same database makes the same config.
 static void sort(struct config *c)
 {
@@ -449,10 +472,11 @@ struct config *db_read(struct db *db)
 	const struct weirrec_flow *flow;
 	const struct weirrec_mirror *mirror;
 	const struct weirrec_flow_export *export;
+	char *host_error = NULL;
 	size_t n = 0;
 
 	c->next_cfg = root->next_cfg;
-	c->other_config = read_settings(db, root, db_host_row(db));
+	c->other_config = read_settings(root, db_host_row(db), &host_error);
 
 	WEIRREC_NETWORK_FOR_EACH (net, db->idl)
 		n++;
@@ -473,8 +497,11 @@ struct config *db_read(struct db *db)
 	WEIRREC_FDB_FOR_EACH (fdb, db->idl)
 		n++;
 	c->fdb = xcalloc(n + 1, sizeof *c->fdb);
-	WEIRREC_FDB_FOR_EACH (fdb, db->idl)
-		read_fdb(fdb, &c->fdb[c->n_fdb++]);
+	WEIRREC_FDB_FOR_EACH (fdb, db->idl) {
+		read_fdb(fdb, &c->fdb[c->n_fdb]);
+		if (!db_read_remote_mac(fdb, &c->fdb[c->n_fdb], c))
+			c->n_fdb++;
+	}
 
 	n = 0;
 	WEIRREC_FLOW_FOR_EACH (flow, db->idl)
@@ -500,8 +527,15 @@ struct config *db_read(struct db *db)
 		if (!export->host[0] || !strcmp(export->host, db->host))
 			read_export(export, db->idl, &c->exports[c->n_exports++]);
 
+	// These come last: their rows name others, and some of them are ports too.
+	db_read_bonds(db, c);
+	db_read_routers(db, c);
 	sort(c);
-	log_line('d', "db", "generation %lld: %zu networks, %zu ports, %zu static addresses, %zu rules", (long long)c->next_cfg,
-		 c->n_networks, c->n_ports, c->n_fdb, c->n_flows);
+	db_read_tunnels(db, c, &host_error);
+	db_host_error(db, host_error);
+	free(host_error);
+	qsort(c->ports, c->n_ports, sizeof *c->ports, port_compare);
+	log_line('d', "db", "generation %lld: %zu networks, %zu ports, %zu static addresses, %zu rules, %zu routers, %zu routes, %zu tunnels",
+		 (long long)c->next_cfg, c->n_networks, c->n_ports, c->n_fdb, c->n_flows, c->n_routers, c->n_routes, c->n_remotes);
 	return c;
 }

@@ -11,7 +11,7 @@ import re
 import sys
 import xml.etree.ElementTree as ET
 
-KINDS = ("string", "integer", "boolean", "enum", "octal", "path", "cpus", "pairs", "address")
+KINDS = ("string", "integer", "boolean", "enum", "octal", "path", "cpus", "pairs", "address", "ips")
 
 
 class Reference:
@@ -178,7 +178,7 @@ def key_text(key):
         text = "\\fBtrue\\fR or \\fBfalse\\fR"
     else:
         text = {"octal": "octal number", "path": "absolute path", "cpus": "list of processors",
-                "pairs": "list of pairs", "address": "IP address and port"}.get(kind, "string")
+                "pairs": "list of pairs", "address": "IP address and port", "ips": "IP addresses"}.get(kind, "string")
     if key.get("default"):
         text += f"; default \\fB{roff(key.get('default'))}\\fR"
     if key.get("for"):

@@ -5,6 +5,7 @@
 #include "export.h"
 #include "forward.h"
 #include "metrics.h"
+#include "number.h"
 #include "station.h"
 #include "port.h"
 #include "port_watch.h"
@@ -24,56 +25,10 @@ struct row_error {
 	char *text;
 };
 
-static struct row_id network_row[MAX_NETWORKS]; // by id
-static uint16_t last_network;
 static struct row_error *errors;
 static size_t n_errors;
 static char *problem;
 static struct config *current;
-
-static uint16_t new_network_id(void)
-{
-	for (unsigned n = 0; n < MAX_NETWORKS; n++) {
-		last_network = last_network + 1 < MAX_NETWORKS ? last_network + 1 : 1;
-		if (row_id_is_zero(&network_row[last_network]))
-			return last_network;
-	}
-	return 0;
-}
-
-// A network keeps its number while its row exists; numbers go round, so that a new network never looks like one that just went.
-static void number_networks(struct config *c)
-{
-	static const struct row_id none;
-	bool *seen = calloc(MAX_NETWORKS, sizeof *seen);
-
-	if (!seen)
-		return;
-	for (size_t i = 0; i < c->n_networks; i++) {
-		struct config_network *n = &c->networks[i];
-
-		for (uint16_t id = 1; id < MAX_NETWORKS && !n->id; id++)
-			if (row_id_equal(&network_row[id], &n->row))
-				n->id = id;
-		if (n->id)
-			seen[n->id] = true;
-	}
-	for (uint16_t id = 1; id < MAX_NETWORKS; id++)
-		if (!seen[id])
-			network_row[id] = none;
-	for (size_t i = 0; i < c->n_networks; i++) {
-		struct config_network *n = &c->networks[i];
-
-		if (n->id || n->error)
-			continue;
-		n->id = new_network_id();
-		if (n->id)
-			network_row[n->id] = n->row;
-		else
-			sentence_set(&n->error, "the switch takes %d networks at most", MAX_NETWORKS - 1);
-	}
-	free(seen);
-}
 
 static void keep_errors(const struct config *c)
 {
@@ -106,7 +61,7 @@ void reconcile(struct config *c, struct db *db)
 
 	free(problem);
 	problem = NULL;
-	number_networks(c);
+	number_config(c);
 	if (thread_reconcile(&c->other_config, &problem))
 		log_line('e', "config", "%s", problem ? problem : "workers could not be started");
 	else if (problem)
