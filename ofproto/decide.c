@@ -1,6 +1,7 @@
 // decide: how the packet path comes to a decision: every stage's resolve, effects, the flow. See forward_private.h.
 #include "forward_private.h"
 #include "probe.h"
+#include "punt.h"
 
 #include <string.h>
 #include <rte_branch_prediction.h>
@@ -65,6 +66,8 @@ void resolve_run(struct resolve *r)
 		f->vlan_op = VLAN_OP_NONE;
 		f->drop_row = r->drop_row;
 	}
+	if (f->out_kind == OUT_PUNT && (f->out & 0xff) != PUNT_CONSUME)
+		f->stages = 0; // it may come back, and is decided anew then
 	f->network = r->pkt->network;
 	if (r->trace)
 		forward_trace_decision(r->trace, CORE_DECIDED, f, 0);

@@ -72,8 +72,6 @@ void punt_fini(void)
 
 // ---- workers
 
-#define KIND_CONSUME 0xff
-
 void resolve_punt(struct resolve *r, uint8_t kind, uint16_t arg)
 {
 	r->flow->out_kind = OUT_PUNT;
@@ -83,7 +81,7 @@ void resolve_punt(struct resolve *r, uint8_t kind, uint16_t arg)
 
 void resolve_consume(struct resolve *r)
 {
-	resolve_punt(r, KIND_CONSUME, 0);
+	resolve_punt(r, PUNT_CONSUME, 0);
 }
 
 // Whether another packet of the port may go; it is counted then.
@@ -113,7 +111,7 @@ void punt_give(struct worker *w, struct rte_mbuf *m)
 	struct pkt *p = pkt_of(m);
 	uint8_t stage = (uint8_t)(p->out >> 8), kind = (uint8_t)p->out;
 
-	if (kind == KIND_CONSUME) {
+	if (kind == PUNT_CONSUME) {
 		worker_consume(w, m);
 		return;
 	}

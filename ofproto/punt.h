@@ -36,6 +36,8 @@ void punt_fini(void);
 
 // ---- workers
 
+#define PUNT_CONSUME 0xff // a kind: see resolve_consume()
+
 // Of a decision: the packet goes to `punted` of the stage that is at work, with `kind` and `arg`. Flows like it are cached as any other.
 void resolve_punt(struct resolve *, uint8_t kind, uint16_t arg);
 // A decision: the packet ends here, the switch itself has had what there is in it. It is counted as consumed.

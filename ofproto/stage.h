@@ -54,6 +54,7 @@ struct resolve {
 	// What a rule makes of the packet before later stages look at it.
 	const uint8_t *dst; // destination address by which it is forwarded; NULL: its own
 	int tag;            // with which it leaves, see vlan_between()
+	uint64_t direct;    // stages whose work on the packet the direct way (FLOW_DIRECT) does by itself, a bit each
 	bool keeps_bit;     // the stage drops the packet, and has work on it all the same: a copy for a mirror
 };
 

@@ -133,6 +133,13 @@ static uint16_t destination(struct resolve *r, const uint8_t *dst, struct record
 	return 0;
 }
 
+uint16_t fdb_send(struct resolve *r, const uint8_t mac[6])
+{
+	struct record rec;
+
+	return destination(r, mac, &rec);
+}
+
 static uint16_t fdb_resolve(struct resolve *r)
 {
 	const uint8_t *src = *resolve_field(r, DL_SRC, src), *dst = r->dst ? r->dst : *resolve_field(r, DL_DST, dst);
@@ -351,6 +358,13 @@ static void static_entries(struct config *want, struct wanted *w)
 			if (is_member(cp->id, cn->id))
 				set_static(w, fdb_key(cn->id, cp->addresses[a].mac), cp->id, row_intern("Port", &cp->row, cp->name), &cp->error);
 	}
+	for (size_t i = 0; i < want->n_router_ports; i++) {
+		struct config_router_port *rp = &want->router_ports[i];
+		const struct config_network *cn = network_of(want, &rp->network);
+
+		if (!rp->error && rp->id && rp->enabled && cn && is_member(rp->id, cn->id))
+			set_static(w, fdb_key(cn->id, rp->mac), rp->id, row_intern("Router_Port", &rp->row, rp->name), &rp->error);
+	}
 	for (size_t i = 0; i < want->n_fdb; i++) {
 		struct config_fdb *f = &want->fdb[i];
 		const struct config_port *cp = port_of(want, &f->port);
@@ -372,7 +386,7 @@ static void static_entries(struct config *want, struct wanted *w)
 
 static int fdb_reconcile(struct config *want)
 {
-	size_t n = want->n_fdb;
+	size_t n = want->n_fdb + want->n_router_ports;
 
 	for (size_t i = 0; i < want->n_networks; i++) {
 		const struct config_network *cn = &want->networks[i];

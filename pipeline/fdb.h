@@ -75,4 +75,8 @@ uint32_t fdb_count(uint16_t network); // learned ones
 uint32_t fdb_limit(uint16_t network); // of those, its policy's
 uint32_t fdb_port_count(uint16_t port); // the same of a port
 
+struct resolve;
+// Of a stage behind `fdb`: the packet goes to `mac` in network r->net, as if that were its destination. 0, or the reason to drop it for.
+uint16_t fdb_send(struct resolve *, const uint8_t mac[6]);
+
 #endif

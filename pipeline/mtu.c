@@ -18,7 +18,7 @@ static uint16_t mtu_resolve(struct resolve *r)
 		return 0;
 	resolve_depend(r, GEN_PORT, r->flow->out);
 	const struct lport *out = lport_get(r->flow->out);
-	uint64_t others = r->flow->stages & ~(1ULL << stage_mtu.index);
+	uint64_t others = r->flow->stages & ~(1ULL << stage_mtu.index) & ~r->direct;
 	if (out && !others && r->flow->vlan_op == VLAN_OP_NONE) {
 		r->flow->mtu = out->mtu;
 		r->flow->flags |= FLOW_DIRECT;

@@ -1,6 +1,7 @@
 // router_table: see router_table.h.
 #include "router_table.h"
 #include "gen.h"
+#include "route_table.h"
 #include "row.h"
 #include "sentence.h"
 #include "table_stat.h"
@@ -159,7 +160,9 @@ int router_table_prepare(struct config *c)
 				check_pair(rp, &c->router_ports[k]);
 		if (!usable(c, rp))
 			continue;
-		wants[network_of(c, &rp->network)->id] |= ROUTER_WANTS_ADDRESSES;
+		uint16_t router = router_of(c, &rp->router)->id;
+		wants[network_of(c, &rp->network)->id] |= (uint8_t)(ROUTER_WANTS_ADDRESSES | (route_reads_ports(router) ? ROUTER_WANTS_PORTS : 0) |
+								    (route_reads_policy(router) ? ROUTER_WANTS_POLICY : 0));
 	}
 	free(index);
 	return 0;
@@ -182,6 +185,7 @@ static struct router_port *make(const struct config *c, const struct config_rout
 	rp->network = network_of(c, &cp->network)->id;
 	rp->row = row_intern("Router_Port", &cp->row, cp->name);
 	rp->router_row = row_intern("Router", &router->row, router->name);
+	rp->ports = route_reads_ports(router->id);
 	memcpy(rp->mac, cp->mac, 6);
 	rp->n_addresses = (uint16_t)cp->n_addresses;
 	if (cp->n_addresses)
@@ -201,6 +205,25 @@ static bool same(const struct router_port *a, const struct router_port *b)
 	return true;
 }
 
+static bool has_prefix(const struct router_port *rp, uint16_t router, const struct config_prefix *p)
+{
+	for (unsigned i = 0; rp && rp->router == router && i < rp->n_addresses; i++)
+		if (rp->address[i].len == p->len && rp->address[i].ip.v6 == p->ip.v6 && !memcmp(rp->address[i].ip.b, p->ip.b, p->ip.v6 ? 16 : 4))
+			return true;
+	return false;
+}
+
+// What `new` has and `old` hasn't is added to the routes, and the other way round. Link-local prefixes are no routes: they are on every link.
+static void update_routes(const struct router_port *old, const struct router_port *new)
+{
+	for (unsigned i = 0; old && i < old->n_addresses; i++)
+		if (!ip_is_link_local(old->address[i].ip.v6, old->address[i].ip.b) && !has_prefix(new, old->router, &old->address[i]))
+			route_connected(old->router, old->id, &old->address[i], old->row, false);
+	for (unsigned i = 0; new && i < new->n_addresses; i++)
+		if (!ip_is_link_local(new->address[i].ip.v6, new->address[i].ip.b) && !has_prefix(old, new->router, &new->address[i]))
+			route_connected(new->router, new->id, &new->address[i], new->row, true);
+}
+
 static void publish(uint16_t id, struct router_port *new)
 {
 	struct router_port *old = router_ports[id];
@@ -211,6 +234,7 @@ static void publish(uint16_t id, struct router_port *new)
 	}
 	rcu_publish(router_ports[id], new);
 	gen_bump(gen_slot(GEN_PORT, id));
+	update_routes(old, new);
 	rcu_free_later(old);
 }
 

@@ -3,6 +3,7 @@
 #include "compose.h"
 #include "punt.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -258,6 +259,9 @@ void lab_setup_stages(struct stage *const *list, unsigned n)
 	lab.config->networks = calloc(MAX_ROWS, sizeof *lab.config->networks);
 	lab.config->ports = calloc(MAX_ROWS, sizeof *lab.config->ports);
 	lab.config->fdb = calloc(MAX_ROWS, sizeof *lab.config->fdb);
+	lab.config->routers = calloc(MAX_ROWS, sizeof *lab.config->routers);
+	lab.config->router_ports = calloc(MAX_ROWS, sizeof *lab.config->router_ports);
+	lab.config->routes = calloc(MAX_ROWS, sizeof *lab.config->routes);
 	lab.w = (struct worker){
 		.miss_limit = 256,
 		.resolve_budget = 64,
@@ -272,7 +276,7 @@ void lab_setup_stages(struct stage *const *list, unsigned n)
 	assert_non_null(lab.w.flows);
 	assert_non_null(lab.w.drops);
 	add_port_worker(0);
-	assert_int_equal(stages_init(list, n), 0);
+	int rc = stages_init(list, n); if (rc) fail_msg("stages_init: %d", rc);
 	forward_init();
 	punt_deliver = deliver;
 	punt_set_pool(own_pool);
@@ -435,11 +439,83 @@ static void read_mac(const char *s, uint8_t mac[6])
 	assert_int_equal(sscanf(s, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &mac[0], &mac[1], &mac[2], &mac[3], &mac[4], &mac[5]), 6);
 }
 
+// "10.0.0.1/24", or an address.
+static struct config_prefix read_prefix(const char *text)
+{
+	struct config_prefix p = {.ip.v6 = strchr(text, ':') != NULL};
+	const char *slash = strchr(text, '/');
+	char ip[64];
+
+	snprintf(ip, sizeof ip, "%.*s", (int)strcspn(text, "/"), text);
+	assert_int_equal(inet_pton(p.ip.v6 ? AF_INET6 : AF_INET, ip, p.ip.b), 1);
+	p.len = (uint8_t)(slash ? atoi(slash + 1) : p.ip.v6 ? 128 : 32);
+	return p;
+}
+
 void lab_address(struct config_port *p, const char *mac)
 {
 	p->addresses = realloc(p->addresses, (p->n_addresses + 1) * sizeof *p->addresses);
 	p->addresses[p->n_addresses] = (struct config_address){.ip = NULL};
 	read_mac(mac, p->addresses[p->n_addresses++].mac);
+}
+
+void lab_ip(struct config_port *p, const char *ip)
+{
+	struct config_address *a = &p->addresses[p->n_addresses - 1];
+
+	a->ip = realloc(a->ip, (a->n_ips + 1) * sizeof *a->ip);
+	a->ip[a->n_ips++] = read_prefix(ip).ip;
+}
+
+struct config_router *lab_router(const char *name)
+{
+	struct config_router *r = &lab.config->routers[lab.config->n_routers++];
+
+	assert_true(lab.config->n_routers <= MAX_ROWS);
+	*r = (struct config_router){.name = strdup(name), .id = (uint16_t)lab.config->n_routers, .enabled = true};
+	next_row(&r->row);
+	return r;
+}
+
+struct config_router_port *lab_router_port(const char *name, const struct config_router *router, const struct config_network *net, const char *mac, ...)
+{
+	struct config_router_port *rp = &lab.config->router_ports[lab.config->n_router_ports++];
+	struct config_port *p = lab_port(name, VLAN_ACCESS, net);
+	va_list ap;
+
+	assert_true(lab.config->n_router_ports <= MAX_ROWS);
+	p->kind = PORT_ROUTER;
+	*rp = (struct config_router_port){.row = p->row, .name = strdup(name), .router = router->row, .network = net->row, .enabled = true};
+	read_mac(mac, rp->mac);
+	va_start(ap, mac);
+	for (const char *text; (text = va_arg(ap, const char *));) {
+		rp->addresses = realloc(rp->addresses, (rp->n_addresses + 1) * sizeof *rp->addresses);
+		rp->addresses[rp->n_addresses++] = read_prefix(text);
+	}
+	va_end(ap);
+	return rp;
+}
+
+struct config_route *lab_route(const struct config_router *router, const char *prefix, enum route_type type, ...)
+{
+	struct config_route *r = &lab.config->routes[lab.config->n_routes++];
+	va_list ap;
+
+	assert_true(lab.config->n_routes <= MAX_ROWS);
+	*r = (struct config_route){.router = router->row, .prefix = read_prefix(prefix), .type = type};
+	next_row(&r->row);
+	va_start(ap, type);
+	for (const char *text; type == ROUTE_UNICAST && (text = va_arg(ap, const char *));) {
+		char ip[64];
+		const char *star = strchr(text, '*');
+
+		snprintf(ip, sizeof ip, "%.*s", (int)strcspn(text, "*"), text);
+		r->hops = realloc(r->hops, (r->n_hops + 1) * sizeof *r->hops);
+		r->hops[r->n_hops++] =
+			(struct config_next_hop){.has_gateway = true, .gateway = read_prefix(ip).ip, .weight = (uint16_t)(star ? atoi(star + 1) : 1)};
+	}
+	va_end(ap);
+	return r;
 }
 
 struct config_fdb *lab_static(const struct config_network *net, const struct config_port *port, const char *mac)
@@ -488,6 +564,10 @@ void lab_apply(void)
 	}
 	for (size_t i = 0; i < lab.config->n_fdb; i++)
 		forget_error(&lab.config->fdb[i].error);
+	for (size_t i = 0; i < lab.config->n_router_ports; i++)
+		forget_error(&lab.config->router_ports[i].error);
+	for (size_t i = 0; i < lab.config->n_routes; i++)
+		forget_error(&lab.config->routes[i].error);
 	assert_int_equal(stages_reconcile(lab.config), 0);
 	for (unsigned i = 1; i < MAX_PORTS; i++) {
 		n += wanted[i];

@@ -69,6 +69,13 @@ struct config_port *lab_port(const char *name, enum vlan_mode, const struct conf
 void lab_trunk(struct config_port *, const struct config_network *);
 void lab_address(struct config_port *, const char *mac);
 struct config_fdb *lab_static(const struct config_network *, const struct config_port *, const char *mac);
+// The last address of the port has this IP too.
+void lab_ip(struct config_port *, const char *ip);
+struct config_router *lab_router(const char *name);
+// A router port and its logical port. The list of prefixes "10.0.0.1/24" ends with NULL.
+struct config_router_port *lab_router_port(const char *name, const struct config_router *, const struct config_network *, const char *mac, ...);
+// `via`: next hops "10.0.0.1" (weight behind a *), NULL at the end. Of another type: none.
+struct config_route *lab_route(const struct config_router *, const char *prefix, enum route_type, ...);
 void lab_remove_network(struct config_network *);
 void lab_remove_port(struct config_port *);
 // Reconciles, makes and takes away the worker's ports as the daemon does.
