@@ -277,7 +277,7 @@ static void read_way(struct resolve *r, struct way *w)
 		memcpy(w->src, resolve_field(r, NW_SRC, v4.src), 4);
 		memcpy(w->dst, resolve_field(r, NW_DST, v4.dst), 4);
 	}
-	if (route_reads_policy(w->in->router))
+	if (w->in->policy)
 		w->tos = *resolve_field(r, NW_TOS, tos);
 	w->hash = 0;
 	if (w->in->ports) {

@@ -14,8 +14,8 @@
 struct router_port *router_ports[MAX_PORTS];
 uint16_t router_first[MAX_NETWORKS];
 
-// What the config that was prepared wants of each network, ROUTER_WANTS_*, by network id.
-static uint8_t wants[MAX_NETWORKS];
+// What the config that was prepared wants of each network, and of each router, ROUTER_WANTS_*, by id.
+static uint8_t wants[MAX_NETWORKS], router_wants[MAX_ROUTERS];
 
 const struct router_port *router_port_in(uint16_t network, const struct router_port *after)
 {
@@ -139,6 +139,31 @@ static bool usable(const struct config *c, const struct config_router_port *rp)
 	return rp->id && rp->enabled && !rp->error && router_of(c, &rp->router) && network_of(c, &rp->network);
 }
 
+// Routes of the database are known before they are applied; others are those that are there.
+static void read_routes(const struct config *c)
+{
+	const struct config_router *router;
+
+	for (unsigned i = 1; i < MAX_ROUTERS; i++)
+		router_wants[i] = (uint8_t)(ROUTER_WANTS_ADDRESSES | (route_reads_ports((uint16_t)i) ? ROUTER_WANTS_PORTS : 0) |
+					    (route_reads_policy((uint16_t)i) ? ROUTER_WANTS_POLICY : 0));
+	for (size_t i = 0; i < c->n_routes; i++)
+		if (c->routes[i].n_hops > 1 && (router = router_of(c, &c->routes[i].router)))
+			router_wants[router->id] |= ROUTER_WANTS_PORTS;
+	for (size_t i = 0; i < c->n_policies; i++)
+		if ((router = router_of(c, &c->policies[i].router)))
+			router_wants[router->id] |= ROUTER_WANTS_POLICY;
+}
+
+bool router_table_stale(void)
+{
+	for (unsigned i = 1; i < MAX_ROUTERS; i++)
+		if (router_wants[i] && ((route_reads_ports((uint16_t)i) && !(router_wants[i] & ROUTER_WANTS_PORTS)) ||
+					(route_reads_policy((uint16_t)i) && !(router_wants[i] & ROUTER_WANTS_POLICY))))
+			return true;
+	return false;
+}
+
 int router_table_prepare(struct config *c)
 {
 	size_t n;
@@ -147,6 +172,7 @@ int router_table_prepare(struct config *c)
 	if (!index)
 		return -ENOMEM;
 	memset(wants, 0, sizeof wants);
+	read_routes(c);
 	for (size_t i = 0; i < c->n_router_ports; i++) {
 		struct config_router_port *rp = &c->router_ports[i];
 		struct config_port key = {.row = rp->row};
@@ -160,9 +186,7 @@ int router_table_prepare(struct config *c)
 				check_pair(rp, &c->router_ports[k]);
 		if (!usable(c, rp))
 			continue;
-		uint16_t router = router_of(c, &rp->router)->id;
-		wants[network_of(c, &rp->network)->id] |= (uint8_t)(ROUTER_WANTS_ADDRESSES | (route_reads_ports(router) ? ROUTER_WANTS_PORTS : 0) |
-								    (route_reads_policy(router) ? ROUTER_WANTS_POLICY : 0));
+		wants[network_of(c, &rp->network)->id] |= router_wants[router_of(c, &rp->router)->id];
 	}
 	free(index);
 	return 0;
@@ -185,7 +209,8 @@ static struct router_port *make(const struct config *c, const struct config_rout
 	rp->network = network_of(c, &cp->network)->id;
 	rp->row = row_intern("Router_Port", &cp->row, cp->name);
 	rp->router_row = row_intern("Router", &router->row, router->name);
-	rp->ports = route_reads_ports(router->id);
+	rp->ports = router_wants[router->id] & ROUTER_WANTS_PORTS;
+	rp->policy = router_wants[router->id] & ROUTER_WANTS_POLICY;
 	memcpy(rp->mac, cp->mac, 6);
 	rp->n_addresses = (uint16_t)cp->n_addresses;
 	if (cp->n_addresses)
@@ -195,7 +220,7 @@ static struct router_port *make(const struct config *c, const struct config_rout
 
 static bool same(const struct router_port *a, const struct router_port *b)
 {
-	if (a->router != b->router || a->network != b->network || a->next != b->next || a->row != b->row || a->ports != b->ports || memcmp(a->mac, b->mac, 6) ||
+	if (a->router != b->router || a->network != b->network || a->next != b->next || a->row != b->row || a->ports != b->ports || a->policy != b->policy || memcmp(a->mac, b->mac, 6) ||
 	    a->n_addresses != b->n_addresses)
 		return false;
 	for (unsigned i = 0; i < a->n_addresses; i++)

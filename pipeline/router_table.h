@@ -15,6 +15,7 @@ struct router_port {
 	uint16_t next;    // next router port of the network, by id; 0: none
 	uint8_t mac[6];
 	bool ports;       // a route of its router has several next hops: they are chosen by transport ports too
+	bool policy;      // a policy rule of its router looks at more than the destination
 	uint16_t n_addresses;
 	uint32_t row;
 	uint32_t router_row;
@@ -55,6 +56,8 @@ unsigned router_table_wants(const struct config_network *);
 #define ROUTER_WANTS_ADDRESSES 0x1
 #define ROUTER_WANTS_PORTS 0x2
 #define ROUTER_WANTS_POLICY 0x4
+// Routes came, by other ways than the database, that read more than the profiles of their networks have: the config is to be applied once more.
+bool router_table_stale(void);
 // Publishes router ports, and their prefixes as connected routes.
 int router_table_reconcile(struct config *);
 void router_table_fini(void);

@@ -235,6 +235,12 @@ static void track_connection(struct db *db)
 	}
 }
 
+void db_again(struct db *db)
+{
+	if (db->read_once)
+		db->read_seqno = 0; // change numbers begin with 1
+}
+
 struct config *db_run(struct db *db)
 {
 	ovsdb_idl_run(db->idl);

@@ -24,6 +24,8 @@ void db_set_ssl(const char *private_key, const char *certificate, const char *ca
 // Never returns a config while the database is unreachable, empty, of another schema, or another database than the one that was
 // applied before: the data path keeps what it has.
 struct config *db_run(struct db *);
+// The next db_run() returns the config again, although nothing has changed: it is to be applied once more.
+void db_again(struct db *);
 // Registers what db_run() waits for with the poll loop.
 void db_wait(struct db *);
 

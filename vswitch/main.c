@@ -13,6 +13,7 @@
 #include "port.h"
 #include "punt.h"
 #include "reconcile.h"
+#include "router_table.h"
 #include "rcu.h"
 #include "stack.h"
 #include "stage.h"
@@ -398,6 +399,8 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 	export_run(now);
 	if (due(&t->tick, now, TICK_MS)) {
 		stages_tick(clock_ns());
+		if (router_table_stale())
+			db_again(db);
 		tracer_run(now);
 		ledger_run(now);
 	}
