@@ -1,7 +1,9 @@
 // fastpath: what the packet path of a worker costs, without any device: forward_burst() over prebuilt packets, and an egress
 // that takes all.
 //
-//     fastpath [--flows N] [--macs N] [--bytes N] [--random pairs|source] [--packets N] [--repeat N] [--limit FLOWS] [--trace N] [--drop] [--json]
+//     fastpath [--kind l2|route] [--flows N] [--macs N] [--bytes N] [--routes N] [--random pairs|source] [--packets N]
+//     [--repeat N] [--limit FLOWS]
+//              [--trace N] [--drop] [--json]
 //
 // --drop: the ports are isolated from each other, so that every packet is dropped, because of a row.
 //
@@ -9,7 +11,8 @@
 // vhost library does it; that is not measured. What is: forward_burst(), the egress queue, the counters, and the buffer's way
 // back to the pool.
 //
-// --trace: one packet in N is traced, as weirctl trace --sample 1/N does it.
+// --kind route: two networks and a router, whose ports' neighbours are static. --trace: one packet in N is traced, as weirctl
+// trace --sample 1/N does it.
 //
 // Prints cycles of the time stamp counter per packet, of the fastest and of the median repeat. The measured part is the
 // function measured(), the same number of packets in every run, so that instructions can be counted:
@@ -19,6 +22,7 @@
 #include "egress.h"
 #include "forward.h"
 #include "frames.h"
+#include "route_table.h"
 #include "sampler.h"
 #include "stage.h"
 #include "worker.h"
@@ -36,7 +40,7 @@
 #define POOL 8191
 #define REPEATS 1000
 
-static struct mix mix = {.flows = 64, .macs = 8, .bytes = 64};
+static struct mix mix = {.flows = 64, .macs = 8, .bytes = 64, .routes = 16};
 static uint64_t packets = 2000000;
 static unsigned repeat = 9;
 static struct flow_table_config table = {.limit = 1 << 20, .idle_ms = 10000};
@@ -164,32 +168,148 @@ static void start_eal(void)
 
 static void add_port(uint16_t id)
 {
-	struct lane *l = lane_create(id, id ? &null_device : NULL, SOCKET_ID_ANY);
+	struct lane *l = lane_create(id, id == 1 || id == 2 ? &null_device : NULL, SOCKET_ID_ANY);
 
 	if (!l)
 		fail("no memory for a port");
 	worker.port[id] = &l->pw;
 }
 
+static struct config_network nets[2];
+static struct config_port ports[4];
+static struct config_router router = {.id = 1, .enabled = true, .row = {{3}}};
+static struct config_router_port router_ports[2];
+static struct config config = {.networks = nets, .ports = ports, .n_ports = 2};
+
+static char *name_of(const char *prefix, unsigned i)
+{
+	char *text;
+
+	if (asprintf(&text, "%s%u", prefix, i) < 0)
+		fail("no memory");
+	return text;
+}
+
+static struct config_ip ip_of(uint32_t ip)
+{
+	struct config_ip c = {0};
+
+	ip = rte_cpu_to_be_32(ip);
+	memcpy(c.b, &ip, 4);
+	return c;
+}
+
+// The gateways of a side are static neighbours.
+static void add_gateways(struct config_port *p, unsigned side)
+{
+	p->addresses = calloc(mix.macs, sizeof *p->addresses);
+	p->n_addresses = mix.macs;
+	for (uint32_t k = 0; k < mix.macs; k++) {
+		struct config_address *a = &p->addresses[k];
+
+		frame_mac(a->mac, side, k);
+		a->ip = malloc(sizeof *a->ip);
+		*a->ip = ip_of(frame_station_ip(side, k));
+		a->n_ips = 1;
+	}
+}
+
+static void add_router_port(unsigned side)
+{
+	struct config_port *p = &ports[2 + side];
+	struct config_router_port *rp = &router_ports[side];
+	static char type[] = "router";
+
+	*p = (struct config_port){.row = {{4, (uint8_t)side}},
+				  .name = name_of("r", side),
+				  .id = (uint16_t)(side + 3),
+				  .kind = PORT_ROUTER,
+				  .type = type,
+				  .enabled = true,
+				  .network = nets[side].row};
+	*rp = (struct config_router_port){.row = p->row,
+					  .name = p->name,
+					  .id = p->id,
+					  .router_id = router.id,
+					  .network_id = nets[side].id,
+					  .router = router.row,
+					  .network = nets[side].row,
+					  .enabled = true,
+					  .addresses = malloc(sizeof *rp->addresses),
+					  .n_addresses = 1};
+	frame_switch_mac(rp->mac, side);
+	*rp->addresses = (struct config_prefix){.ip = ip_of(frame_switch_ip(side)), .len = FRAME_LINK_LEN};
+	add_gateways(&ports[side], side);
+}
+
+static void configure(void)
+{
+	static char type[] = "vhost-user";
+
+	config.n_networks = mix.kind == MIX_ROUTE ? 2 : 1;
+	for (unsigned i = 0; i < config.n_networks; i++) {
+		nets[i] = (struct config_network){
+			.row = {{1, (uint8_t)i}},
+			.name = name_of("net", i),
+			.id = (uint16_t)(i + 1),
+			.mtu = 1500,
+			.learning = true,
+			.flood_unknown = true,
+			.ageing_s = 300,
+			.mac_limit = 1 << 20,
+			.flap_threshold = 5,
+			.flap_window_s = 10,
+			.flap_hold_s = 60,
+		};
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		ports[i] = (struct config_port){
+			.row = {{2, (uint8_t)i}},
+			.name = name_of("p", i),
+			.id = (uint16_t)(i + 1),
+			.type = type,
+			.enabled = true,
+			.vlan_mode = VLAN_ACCESS,
+			.isolated = drop,
+			.network = nets[mix.kind == MIX_ROUTE ? i : 0].row,
+		};
+	}
+	if (mix.kind != MIX_ROUTE)
+		return;
+	router.name = name_of("router", 0);
+	config.routers = &router;
+	config.n_routers = 1;
+	config.router_ports = router_ports;
+	config.n_router_ports = 2;
+	config.n_ports = 4;
+	for (unsigned i = 0; i < 2; i++)
+		add_router_port(i);
+}
+
+static void add_routes(void)
+{
+	for (unsigned side = 0; side < 2; side++) {
+		for (uint32_t k = 0; k < mix_side_routes(&mix); k++) {
+			struct frame_route r = frame_route(&mix, side, k);
+			struct route_hop hop = {.weight = 1,
+						.has_gateway = true,
+						.by_address = true,
+						.gateway = ip_of(frame_station_ip(side, r.gateway))};
+			struct route_spec spec = {.prefix = {.ip = ip_of(r.prefix), .len = r.len},
+						  .source = ROUTE_FILE,
+						  .type = ROUTE_UNICAST,
+						  .n_hops = 1,
+						  .hop = &hop};
+
+			if (route_set(router.id, 0, &spec))
+				fail("no room for the routes");
+		}
+	}
+	route_commit();
+}
+
 static void start_switch(void)
 {
-	static char names[3][8] = {"a", "b", "bench"}, type[] = "vhost-user";
-	static struct config_network net = {
-		.row = {{1}},
-		.name = names[2],
-		.id = 1,
-		.mtu = 1500,
-		.learning = true,
-		.flood_unknown = true,
-		.ageing_s = 300,
-		.mac_limit = 1 << 20,
-		.flap_threshold = 5,
-		.flap_window_s = 10,
-		.flap_hold_s = 60,
-	};
-	static struct config_port ports[2];
-	struct config config = {.networks = &net, .n_networks = 1, .ports = ports, .n_ports = 2};
-
 	clock_init();
 	key_init();
 	if (rcu_init() || stages_init(stage_list, stage_list_n))
@@ -203,21 +323,15 @@ static void start_switch(void)
 	worker.drops = drop_create();
 	if (!pool || !worker.flows || !worker.drops)
 		fail("no memory");
-	for (unsigned i = 0; i < 2; i++) {
-		ports[i] = (struct config_port){
-			.row = {{2, (uint8_t)i}},
-			.name = names[i],
-			.id = (uint16_t)(i + 1),
-			.type = type,
-			.enabled = true,
-			.vlan_mode = VLAN_ACCESS,
-			.isolated = drop,
-			.network = net.row,
-		};
-	}
-	if (stages_reconcile(&config) || ports[0].error || ports[1].error || net.error)
+	configure();
+	if (stages_reconcile(&config))
 		fail("the configuration is refused");
-	for (uint16_t i = 0; i <= 2; i++)
+	for (unsigned i = 0; i < config.n_ports; i++)
+		if (ports[i].error)
+			fail(ports[i].error);
+	if (mix.kind == MIX_ROUTE)
+		add_routes();
+	for (uint16_t i = 0; i <= config.n_ports; i++)
 		add_port(i);
 	flow_table_set_ports(worker.flows, 2);
 }
@@ -326,6 +440,8 @@ static void parse_options(int argc, char *argv[])
 {
 	static const struct option known[] = {
 		{"flows", required_argument, NULL, 'f'},
+		{"kind", required_argument, NULL, 'k'},
+		{"routes", required_argument, NULL, 'R'},
 		{"macs", required_argument, NULL, 'm'},
 		{"bytes", required_argument, NULL, 'b'},
 		{"random", required_argument, NULL, 'r'},
@@ -343,6 +459,10 @@ static void parse_options(int argc, char *argv[])
 			mix.flows = number(optarg, 2, 1 << 24);
 		else if (c == 'm')
 			mix.macs = number(optarg, 0, 1 << 20);
+		else if (c == 'k' && (!strcmp(optarg, "l2") || !strcmp(optarg, "route")))
+			mix.kind = optarg[0] == 'r' ? MIX_ROUTE : MIX_L2;
+		else if (c == 'R')
+			mix.routes = number(optarg, 4, 1 << 20);
 		else if (c == 'b')
 			mix.bytes = number(optarg, FRAME_MIN, FRAME_MAX);
 		else if (c == 'r' && (!strcmp(optarg, "pairs") || !strcmp(optarg, "source")))
