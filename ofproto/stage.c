@@ -1,5 +1,6 @@
 // stage: the list, and what a resolving stage may ask for.
 #include "stage.h"
+#include "link.h"
 #include "parse.h"
 #include "punt.h"
 
@@ -16,6 +17,7 @@ int stages_init(struct stage *const *list, unsigned n)
 	parse_init();
 	worker_init_reasons();
 	punt_init();
+	link_init();
 	n_stages = 0;
 	for (unsigned i = 0; i < n; i++) {
 		struct stage *s = list[i];
@@ -34,6 +36,7 @@ int stages_init(struct stage *const *list, unsigned n)
 
 void stages_fini(void)
 {
+	link_fini();
 	while (n_stages) {
 		struct stage *s = stages[--n_stages];
 
