@@ -47,7 +47,7 @@ static const struct option_desc network_options[] = {
 };
 static const struct option_desc port_options[] = {
 	{"network", "NETWORK", "the network it is in; on a trunk the native one", "network"},
-	{"type", "TYPE", "kind of port: vhost-user (the default), tap, kernel or dpdk", "type"},
+	{"type", "TYPE", "kind of port: vhost-user (the default), tap, kernel, dpdk or bond", "type"},
 	{"path", "PATH", "the socket of a vhost-user port", "options:path"},
 	{"mode", "client|server", "whether a vhost-user port connects to its socket (the default) or listens on it",
 	 "options:mode"},
@@ -210,6 +210,8 @@ const struct command commands[] = {
 	 .help = "collect configuration, state, logs and versions into one file, without payload of packets; also of a switch that hangs or has ended"},
 	{"version", NULL, "", 0, 0, CONTROL, .control = "version", .bundle = true, .help = "print the running switch's version"},
 	{"fdb", "list", "[--port PORT] [--mac MAC] [--limit N] [NETWORK]", 0, 7, CONTROL, .bundle = true, .pages = true, .help = "list the addresses that the switch knows, learned and static"},
+	{"bond", "list", "[BOND]", 0, 1, CONTROL, .bundle = true, .help = "list the members of bonds, which of them are used, and what passed by each"},
+	{"lacp", "list", "[BOND]", 0, 1, CONTROL, .bundle = true, .help = "list what members of bonds and their partners say of themselves by LACP"},
 	{"fdb", "flush", "[NETWORK]", 0, 1, CONTROL, .help = "forget the learned addresses"},
 
 	{"flow",

@@ -75,13 +75,31 @@ static bool is(const char *s, const char *word)
 	return s && !strcmp(s, word);
 }
 
+// Whether a bond names it: then it needs no network of its own.
+static bool is_member(const struct context *ctx, const struct weirrec_port *port)
+{
+	const struct weirrec_port *bond;
+
+	WEIRREC_PORT_FOR_EACH (bond, ctx->idl) {
+		const char *list = is(bond->type, "bond") ? smap_get_def(&bond->options, "members", "") : "";
+
+		for (size_t n; *list; list += n) {
+			list += strspn(list, ", ");
+			n = strcspn(list, ", ");
+			if (n && n == strlen(port->name) && !strncmp(list, port->name, n))
+				return true;
+		}
+	}
+	return false;
+}
+
 // What makes no sense together. The switch would say it too, but only when the row is in the database.
 static int check(struct context *ctx, const struct weirrec_port *port)
 {
 	bool trunk = is(port->vlan_mode, "trunk");
 	bool native = is(port->vlan_mode, "native-tagged") || is(port->vlan_mode, "native-untagged");
 
-	if (!port->network && !trunk)
+	if (!port->network && !trunk && !is_member(ctx, port))
 		return fail(ctx,
 			    "port %s: in which network? Say --network NAME (or --vlan-mode trunk for one without a native one)",
 			    port->name);

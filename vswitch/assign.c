@@ -1,4 +1,5 @@
 // assign: which workers there are, and which rx queue is whose. See thread.h.
+#include "bond.h"
 #include "clock.h"
 #include "control.h"
 #include "egress.h"
@@ -120,7 +121,7 @@ static void forget_dead(void)
 static struct placed *find(const struct port *p, uint16_t queue)
 {
 	for (struct placed *q = queues; q; q = q->next)
-		if (q->alive && q->rxq.port == p->id && q->rxq.queue == queue && q->rxq.device == p->device)
+		if (q->alive && q->rxq.member == p->id && q->rxq.queue == queue && q->rxq.device == p->device)
 			return q;
 	return NULL;
 }
@@ -165,10 +166,14 @@ static void want_queues(struct port *p, void *arg)
 			if (!q)
 				continue;
 			*q = (struct placed){
-				.rxq = {.device = p->device, .port = p->id, .queue = i}, .worker = -1, .alive = true, .next = queues};
+				.rxq = {.device = p->device, .port = p->id, .member = p->id, .queue = i}, .worker = -1, .alive = true, .next = queues};
 			q->rxq.stats = &q->stats;
 			queues = q;
 		}
+		unsigned place = 0;
+		q->rxq.port = p->bond ? p->bond : p->id; // see bond_prepare(): nobody polls it while this changes
+		q->rxq.bond = bond_of(p, &place);
+		q->rxq.place = (uint16_t)place;
 		q->pinned = affinity(p->affinity, i);
 		q->numa_node = state.numa_node;
 	}
@@ -345,11 +350,11 @@ void thread_list_queues(void (*fn)(unsigned worker, const struct rxq *, double s
 void thread_take_queues(struct port *p)
 {
 	for (struct placed *q = queues; q; q = q->next)
-		if (q->rxq.port == p->id)
+		if (q->rxq.port == p->id || q->rxq.member == p->id)
 			q->alive = false;
 	publish_all();
 	rcu_synchronize();
-	thread_call(finish_misses, &p->id);
+	thread_call(finish_misses, p->bond ? &p->bond : &p->id);
 	forget_dead();
 }
 

@@ -43,10 +43,12 @@ static unsigned jump_hash(uint64_t key, unsigned n)
 	return (unsigned)b;
 }
 
-static unsigned pick_queue(struct rte_mbuf *m, uint32_t queues)
+static unsigned pick_queue(const struct port_dev *d, struct rte_mbuf *m, uint32_t queues)
 {
 	if (likely(!(queues & (queues - 1))))
 		return (unsigned)__builtin_ctz(queues);
+	if (d->ops->pick)
+		return d->ops->pick(d->dev, m, queues);
 	unsigned nth = jump_hash(parse_flow_hash(m), (unsigned)__builtin_popcount(queues));
 	while (nth--)
 		queues &= queues - 1;
@@ -170,10 +172,11 @@ static void send(struct worker *w, struct lane *l, struct rte_mbuf **m, unsigned
 			put_aside(w, l, m[i]);
 		return;
 	}
+	const struct port_dev *d = rcu_read(l->pw.device);
 	unsigned queue[TX_BATCH];
 	uint32_t used = 0;
 	for (unsigned i = 0; i < n; i++) {
-		queue[i] = pick_queue(m[i], queues);
+		queue[i] = pick_queue(d, m[i], queues);
 		used |= 1u << queue[i];
 	}
 	for (; used; used &= used - 1) {
@@ -357,7 +360,7 @@ unsigned egress_retry(struct worker *w, struct port_worker *pw)
 	struct rte_mbuf *keep[EGRESS_QUEUE];
 	for (unsigned i = 0; i < n; i++) {
 		struct rte_mbuf *m = l->pkt[(l->head + i) % EGRESS_QUEUE];
-		unsigned q = pick_queue(m, queues), segments = m->nb_segs;
+		unsigned q = pick_queue(d, m, queues), segments = m->nb_segs;
 
 		if (!(stuck & 1u << q)) {
 			uint16_t origin = pkt_of(m)->origin; // afterwards it may be the device's

@@ -52,3 +52,27 @@ int kernel_link_dropped(unsigned index, uint64_t *rx, uint64_t *tx)
 	close(s);
 	return rc;
 }
+
+int kernel_link_watch(void)
+{
+	struct sockaddr_nl a = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
+	int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+
+	if (s >= 0 && !bind(s, (struct sockaddr *)&a, sizeof a))
+		return s;
+	int rc = -errno;
+	if (s >= 0)
+		close(s);
+	return rc;
+}
+
+bool kernel_link_news(int fd)
+{
+	char message[8192];
+	bool any = false;
+	ssize_t n;
+
+	while ((n = recv(fd, message, sizeof message, 0)) >= 0 || errno == ENOBUFS || errno == EINTR)
+		any = true;
+	return any;
+}

@@ -18,6 +18,7 @@
 #include "stack.h"
 #include "stage.h"
 #include "thread.h"
+#include "uplink.h"
 #include "verbs.h"
 
 #include <errno.h>
@@ -387,7 +388,9 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 		tell_systemd(c ? "READY=1" : "READY=1\nSTATUS=waits for its database");
 		*notified = true;
 	}
-	if (port_run(now)) {
+	bool changed = port_run(now);
+	changed |= uplink_run(clock_ns());
+	if (changed) {
 		thread_assign(false);
 		reconcile_report(db, false);
 	}
@@ -424,6 +427,7 @@ static void main_loop(struct db *db, int signal_fd)
 	while (!asked_to_end(signal_fd)) {
 		run_once(db, &t, &notified);
 		db_wait(db);
+		uplink_wait();
 		control_wait();
 		pages_wait();
 		if (export_next() != LLONG_MAX)
@@ -475,6 +479,7 @@ int main(int argc, char *argv[])
 	struct db *db = db_open(o.db, o.host);
 	verbs_init();
 	ledger_init(db);
+	uplink_init(o.host, ring_main);
 	metrics_init(db, o.rundir, ring_main);
 	load_verbs_init();
 	flight_init();
@@ -496,6 +501,7 @@ int main(int argc, char *argv[])
 	ledger_end();
 	stack_stop();
 	port_close_all();
+	uplink_close();
 	thread_stop_all();
 	export_close();
 	pages_stop();

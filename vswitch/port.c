@@ -1,5 +1,6 @@
 // port: the registry of ports, and what reconcile does with it. See port.h.
 #include "port.h"
+#include "bond.h"
 #include "buf.h"
 #include "control.h"
 #include "sentence.h"
@@ -20,7 +21,7 @@ static uint16_t last_id;
 static const char *run_folder;
 static void (*on_change)(void);
 
-static const struct port_ops *const kinds[] = {&port_ops_vhost, &port_ops_tap, &port_ops_kernel, &port_ops_dpdk, &port_ops_router, &port_ops_tunnel};
+static const struct port_ops *const kinds[] = {&port_ops_vhost, &port_ops_tap, &port_ops_kernel, &port_ops_dpdk, &port_ops_bond, &port_ops_router, &port_ops_tunnel};
 
 static void fill_each(table_fill_fn *fn, void *arg)
 {
@@ -135,7 +136,7 @@ static char *signature_of(const struct config_port *cp)
 }
 
 // Of the device: a trunk carries the frames of its largest network.
-static uint16_t mtu_of(const struct config *c, const struct config_port *cp)
+uint16_t port_mtu(const struct config *c, const struct config_port *cp)
 {
 	bool trunk = cp->vlan_mode == VLAN_TRUNK || cp->vlan_mode == VLAN_NATIVE_TAGGED || cp->vlan_mode == VLAN_NATIVE_UNTAGGED;
 	uint16_t largest = 0;
@@ -187,6 +188,7 @@ static void close_device(struct port *p)
 	for (unsigned i = 0; i < LOSS_N; i++)
 		p->lost[i] = s.loss[i] == LOSS_NONE ? 0 : s.loss[i];
 	publish_device(p, NULL);
+	bond_forget(p);
 	rcu_synchronize();
 	d->ops->close(d->dev);
 	free(d);
@@ -218,7 +220,7 @@ static void open_device(struct port *p, const struct config_port *cp)
 		if (!strcmp(kinds[i]->type, cp->type))
 			ops = kinds[i];
 	if (!ops)
-		sentence_set(&error, "there is no port type \"%s\": use vhost-user, tap, kernel or dpdk", cp->type);
+		sentence_set(&error, "there is no port type \"%s\": use vhost-user, tap, kernel, dpdk or bond", cp->type);
 	else if (!d || !o.pool)
 		sentence_set(&error, "out of memory");
 	if (!error) {
@@ -376,7 +378,7 @@ static void update(struct config *c, struct config_port *cp, struct port *p)
 {
 	char *signature = signature_of(cp), *error = NULL;
 	const char *affinity = config_map_get(&cp->other_config, "rxq-affinity", NULL);
-	uint16_t mtu = mtu_of(c, cp);
+	uint16_t mtu = port_mtu(c, cp);
 
 	free(p->affinity);
 	p->affinity = affinity ? strdup(affinity) : NULL;

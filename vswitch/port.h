@@ -73,6 +73,7 @@ struct port_ops {
 	void (*forget)(const char *rundir, const char *name);
 	void (*state)(void *dev, struct port_state *);
 	int (*room)(void *dev, uint16_t q);  // would queue q take a packet now: 1, 0, < 0 not known. May be NULL: not known
+	int (*link)(void *dev);              // 1: up. NULL: the device can't be a member of a bond
 	int (*rx_fd)(void *dev, uint16_t q); // becomes readable when packets come after rx_arm(); -1: there is none
 	// Workers from here on.
 	uint32_t (*rx_queues)(void *dev); // bit q: queue q can be polled
@@ -81,13 +82,15 @@ struct port_ops {
 	uint16_t (*rx)(void *dev, uint16_t q, struct rte_mempool *, struct rte_mbuf **, uint16_t n);
 	// Returns how many it took, the first ones. `worker`: the sender's id.
 	uint16_t (*tx)(void *dev, uint16_t q, unsigned worker, struct rte_mbuf **, uint16_t n);
+	// Which of `queues`, of which there are several, the packet goes to. May be NULL: by a hash of its addresses and ports.
+	unsigned (*pick)(void *dev, struct rte_mbuf *, uint32_t queues);
 	// 1: packets are waiting; 0: armed; < 0: can't be armed, poll.
 	int (*rx_arm)(void *dev, uint16_t q, bool on);
 	bool guest;    // there is a guest behind it, who posts receive buffers
 	bool tx_keeps; // packets that were taken are the device's; else they stay the caller's
 };
 
-extern const struct port_ops port_ops_vhost, port_ops_tap, port_ops_kernel, port_ops_dpdk, port_ops_router, port_ops_tunnel;
+extern const struct port_ops port_ops_vhost, port_ops_tap, port_ops_kernel, port_ops_dpdk, port_ops_bond, port_ops_router, port_ops_tunnel;
 
 // An open device, as workers know it. Lives until every worker has let go of it.
 struct port_dev {
@@ -111,6 +114,7 @@ struct port {
 	char *signature;     // of the configuration that the device was opened with
 	char *error;         // why its device isn't open; NULL: it is
 	struct port_dev *device; // NULL: not open; RCU for those who got it through port_worker.device or struct rxq
+	uint16_t bond;       // the port whose packets its device's are, as it is a member of that; 0: its own
 	bool changed;        // since the last look; set by any thread
 	bool seen;           // by the reconcile that is at work
 	uint16_t mtu;
@@ -142,6 +146,8 @@ long long port_next(void);
 void port_init(const char *rundir, void (*changed)(void));
 void port_close_all(void);
 
+// The MTU that the port's device is to have.
+uint16_t port_mtu(const struct config *, const struct config_port *);
 // What its device says, with the losses of those before it; a problem too, if none is open.
 void port_state(struct port *, struct port_state *);
 // Sums the counters of all workers.

@@ -430,6 +430,17 @@ static void state_of(void *dev, struct port_state *s)
 		s->loss[LOSS_RX_KERNEL] = kernel_drops(e);
 }
 
+static int link_of(void *dev)
+{
+	const struct eth *e = dev;
+	struct rte_eth_link link = {0};
+
+	if (e->name[0])
+		return kernel_link(e->name) > 0;
+	rte_eth_link_get_nowait(e->id, &link);
+	return link.link_status;
+}
+
 static int rx_fd(void *dev, uint16_t q)
 {
 	struct eth *e = dev;
@@ -499,6 +510,7 @@ static int rx_arm(void *dev, uint16_t q, bool on)
 		.reconfigure = reconfigure_eth,                                                                        \
 		.close = close_eth,                                                                                    \
 		.state = state_of,                                                                                     \
+		.link = link_of,                                                                                       \
 		.rx_fd = rx_fd,                                                                                        \
 		.rx_queues = rx_queues,                                                                                \
 		.tx_queues = tx_queues,                                                                                \

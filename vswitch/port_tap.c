@@ -176,6 +176,13 @@ static int room(void *dev, uint16_t q)
 	return (r.ifr_flags & IFF_UP) != 0;
 }
 
+static int link_of(void *dev)
+{
+	struct ifreq r = {0};
+
+	return ask_kernel(((const struct tap *)dev)->name, SIOCGIFFLAGS, &r) || ((r.ifr_flags & IFF_UP) && (r.ifr_flags & IFF_RUNNING));
+}
+
 static int rx_fd(void *dev, uint16_t q)
 {
 	return ((struct tap *)dev)->queue[q].fd;
@@ -282,6 +289,7 @@ const struct port_ops port_ops_tap = {
 	.close = close_tap,
 	.state = state_of,
 	.room = room,
+	.link = link_of,
 	.rx_fd = rx_fd,
 	.rx_queues = rx_queues,
 	.tx_queues = tx_queues,

@@ -1,6 +1,8 @@
 // reconcile: see reconcile.h.
 #include "reconcile.h"
+#include "bond.h"
 #include "capture.h"
+#include "clock.h"
 #include "control.h"
 #include "export.h"
 #include "forward.h"
@@ -12,6 +14,7 @@
 #include "sentence.h"
 #include "stage.h"
 #include "thread.h"
+#include "uplink.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -68,6 +71,7 @@ void reconcile(struct config *c, struct db *db)
 		log_line('w', "config", "%s", problem);
 	db_set_stats_interval(db, (unsigned)config_map_uint(&c->other_config, "stats-interval", 5000, 100, 3600000, &bad));
 	port_reconcile_begin(c);
+	bond_prepare(c);
 	capture_ports_changed();
 	int rc = stages_reconcile(c);
 	if (rc)
@@ -75,6 +79,7 @@ void reconcile(struct config *c, struct db *db)
 	port_reconcile_end(c);
 	metrics_reconcile(c);
 	station_reconcile(c);
+	uplink_run(clock_ns());
 	thread_assign(false);
 	export_reconcile(c);
 	keep_errors(c);
@@ -111,6 +116,8 @@ static void report_state(struct port *p, struct db *db)
 	port_watch(p, &s);
 	if (s.problem[0])
 		kv[n++] = (struct db_kv){"problem", s.problem};
+	if (p->bond && port_get(p->bond))
+		kv[n++] = (struct db_kv){"bond", port_get(p->bond)->name};
 	for (unsigned i = 0; i < s.n_status; i++)
 		kv[n++] = (struct db_kv){s.status[i].key, s.status[i].value};
 	char unknown[LOSS_N * 24] = "";
@@ -124,9 +131,26 @@ static void report_state(struct port *p, struct db *db)
 	db_port_number(db, &p->row, p->id, lp ? lp->mtu : p->mtu);
 }
 
+// Of a member of a bond: what is on the bond's ledger.
+static size_t member_stats(const struct port *p, struct db_stat st[4])
+{
+	struct bond_count sum;
+	unsigned place;
+	const struct bond *b = bond_of(p, &place);
+
+	if (!b)
+		return 0;
+	bond_count_sum(b, place, &sum);
+	st[0] = (struct db_stat){"bond_rx_packets", (int64_t)sum.rx_packets};
+	st[1] = (struct db_stat){"bond_rx_bytes", (int64_t)sum.rx_bytes};
+	st[2] = (struct db_stat){"bond_tx_packets", (int64_t)sum.tx_packets};
+	st[3] = (struct db_stat){"bond_tx_bytes", (int64_t)sum.tx_bytes};
+	return 4;
+}
+
 static void report_stats(struct port *p, struct db *db)
 {
-	struct db_stat st[COUNT_N + MAX_REASONS + LOSS_N];
+	struct db_stat st[COUNT_N + MAX_REASONS + LOSS_N + 4];
 	static char keys[MAX_REASONS][64]; // one main thread
 	struct counts sum = {0};
 	size_t n = 0;
@@ -148,6 +172,7 @@ static void report_stats(struct port *p, struct db *db)
 	for (unsigned i = 0; i < LOSS_N; i++)
 		if (s.loss[i] < LOSS_UNKNOWN) // others are named in the port's status
 			st[n++] = (struct db_stat){port_loss_desc[i].key, (int64_t)s.loss[i]};
+	n += member_stats(p, st + n);
 	db_port_stats(db, &p->row, st, n);
 }
 

@@ -1,9 +1,11 @@
 // thread: the workers' loop. See thread.h.
 #include "thread_private.h"
+#include "bond.h"
 #include "clock.h"
 #include "control.h"
 #include "egress.h"
 #include "forward.h"
+#include "link.h"
 #include "probe.h"
 #include "punt.h"
 #include "table_stat.h"
@@ -98,6 +100,14 @@ static __rte_noinline unsigned resolve_waiting(struct thread *t, struct port_wor
 	return left > 0;
 }
 
+// What a link itself is told. Returns how many packets are left.
+static __rte_noinline uint16_t take_links(struct thread *t, const struct rxq *q, struct rte_mbuf **m, uint16_t n)
+{
+	if (q->bond)
+		bond_received(q->bond, q->place, t->w.id, m, n);
+	return link_flags_of(q->member) ? link_take(&t->w, q->member, m, n) : n;
+}
+
 // Polls every queue once. Returns how many had packets, new ones or some that wait to be resolved.
 static unsigned poll_queues(struct thread *t, const struct rxq_list *list)
 {
@@ -126,7 +136,10 @@ static unsigned poll_queues(struct thread *t, const struct rxq_list *list)
 		worker_lap(&t->w, CYCLES_RX, n);
 		t->w.now = clock_ns_at(start);
 		t->w.now_ms = (uint32_t)(t->w.now / 1000000);
-		forward_burst(&t->w, q->port, m, n);
+		if (unlikely(q->bond || link_flags_of(q->member)))
+			n = take_links(t, q, m, n);
+		if (likely(n))
+			forward_burst(&t->w, q->port, m, n);
 		active++;
 		t->stats.packets += n;
 		t->stats.bursts[burst_size_class(n)]++;

@@ -17,8 +17,11 @@ struct rxq_stats {
 // One rx queue in the hands of one worker.
 struct rxq {
 	struct port_dev *device;
-	uint16_t port;
+	uint16_t port;   // whose packets they are: that of the device, or the bond that it is a member of
+	uint16_t member; // that of the device
 	uint16_t queue;
+	uint16_t place;  // of the member in `bond`
+	struct bond *bond; // NULL: none, or none that is open
 	struct rxq_stats *stats;
 };
 

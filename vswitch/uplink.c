@@ -1,0 +1,67 @@
+// uplink: see uplink.h.
+#include "uplink.h"
+#include "bond.h"
+#include "clock.h"
+#include "control.h"
+#include "kernel_link.h"
+#include "link.h"
+
+#include <string.h>
+#include <unistd.h>
+
+static int watch_fd = -1; // only while there is a bond
+
+void uplink_init(const char *host, void (*ring)(void))
+{
+	bond_init(host);
+	bond_verbs_init();
+	link_ring = ring;
+}
+
+static void dispatch(uint64_t now)
+{
+	uint16_t port;
+
+	for (struct rte_mbuf *m; (m = link_next(&port));) {
+		const uint8_t *frame = rte_pktmbuf_mtod(m, const uint8_t *);
+
+		if (frame[12] == LINK_SLOW_TYPE >> 8 && frame[13] == (LINK_SLOW_TYPE & 0xff))
+			bond_receive(port, frame, m->data_len, now);
+		rte_pktmbuf_free(m);
+	}
+}
+
+static void watch(void)
+{
+	if (bonds && watch_fd < 0) {
+		watch_fd = kernel_link_watch();
+		bond_changed();
+	} else if (!bonds && watch_fd >= 0) {
+		close(watch_fd);
+		watch_fd = -1;
+	}
+	if (watch_fd >= 0 && kernel_link_news(watch_fd))
+		bond_changed();
+}
+
+bool uplink_run(uint64_t now)
+{
+	watch();
+	dispatch(now);
+	return bond_run(now);
+}
+
+void uplink_wait(void)
+{
+	if (watch_fd >= 0)
+		loop_wait_fd(watch_fd);
+	if (bond_busy())
+		loop_wait_until(loop_msec());
+}
+
+void uplink_close(void)
+{
+	if (watch_fd >= 0)
+		close(watch_fd);
+	watch_fd = -1;
+}
