@@ -40,6 +40,9 @@ void forward_drain(struct worker *, uint16_t port);
 void forward_copy(struct worker *, struct pkt *, const struct lport *out, int tag, const struct rewrite *, unsigned n);
 // Of the run of any stage: a copy as forward_copy()'s, but not more than `snaplen` bytes of it; 0: all.
 void forward_mirror(struct worker *, struct pkt *, const struct lport *out, int tag, uint32_t snaplen);
+// Of the run of an ingress stage: a packet of the switch's own, made of this one, which goes back to where this one came from. fn makes it, of a copy whose headers are its own, and returns 0; else
+// there is none. It is counted as a copy. It passes no stages.
+void forward_back(struct worker *, struct pkt *, int (*fn)(struct rte_mbuf *, void *arg), void *arg);
 // Dry worker: decides and runs one packet whose trace is set, without a flow table. `overlay`: in: effects of packets before it, out: with this one's.
 void forward_explain(struct worker *, uint16_t port, struct rte_mbuf *, struct effect *overlay, uint8_t *n_overlay);
 
