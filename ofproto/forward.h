@@ -25,6 +25,8 @@ void forward_init(void);
 // What the worker took from port `port`, n <= BURST. The packets are the worker's from here on: when it returns they are in egress batches, in
 // the port's queue of misses, or dropped. Sets what worker.now says as the time of all of them.
 void forward_burst(struct worker *, uint16_t port, struct rte_mbuf **, unsigned n);
+// Frames that came out of a tunnel with the network that its header said, at the time `tsc`. `traced`: bits of those with a trace in t[].
+void forward_arrived(struct worker *, uint16_t port, uint16_t network, struct rte_mbuf **, unsigned n, uint64_t tsc, uint32_t traced, struct trace **t);
 // A packet that the switch has had, or made: decided as if it had just come in on pkt_of(m)->in_port, which is counted elsewhere.
 void forward_again(struct worker *, struct rte_mbuf *m);
 // Resolves what waits in the port's queue, within the budget of one turn. Returns how many still wait.

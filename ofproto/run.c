@@ -382,7 +382,9 @@ static void flood(struct worker *w, struct pkt *p)
 	}
 	for (uint32_t i = 0; i < net->n_targets; i++) {
 		const struct flood_target *t = &net->target[i];
-		const struct lport *out = t->port == p->in_port || (t->isolated && f.in->isolated) || (t->tunnel && f.in->kind == PORT_TUNNEL) ? NULL : lport_get(t->port);
+		bool leave_out = t->port == p->in_port || (t->isolated && f.in->isolated) ||
+				 (t->tunnel && (f.in->kind == PORT_TUNNEL || (t->told && (p->flags & FLOW_BUM_UNKNOWN))));
+		const struct lport *out = leave_out ? NULL : lport_get(t->port);
 
 		if (out)
 			fan_to(&f, out, net, NULL);
