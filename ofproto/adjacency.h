@@ -47,6 +47,16 @@ static inline bool adjacency_sum_right(const uint8_t *ip)
 	return ((uint64_t)w[0] + w[1] + w[2] + w[3] + w[4]) % 0xffff == 0;
 }
 
+// TTL, protocol and checksum of an IPv4 header, as one word, with a TTL less by one: 0xffff takes one from the lower half and gives it to the upper one, whose sum
+// grows by 0x0100 in network order (RFC 1624, equation 3).
+static inline uint32_t adjacency_hop(uint32_t word)
+{
+	uint64_t s = (uint64_t)word + 0xffff;
+
+	return (uint32_t)(s + (s >> 32 << 16));
+}
+static_assert(RTE_BYTE_ORDER == RTE_LITTLE_ENDIAN, "adjacency_hop() counts on it");
+
 // Takes one from TTL or hop limit, which is larger than 1, and gives the frame its new addresses. `d`: the frame, its own up to the IP header's end; l3: where
 // that header begins. False: the IPv4 header's checksum is wrong (RFC 1812 section 5.2.2); untouched.
 static inline bool adjacency_apply(uint8_t *d, unsigned l3, const struct adjacency *a)
@@ -54,16 +64,13 @@ static inline bool adjacency_apply(uint8_t *d, unsigned l3, const struct adjacen
 	uint8_t *ip = d + l3;
 
 	if (likely(ip[0] >> 4 == 4)) {
-		uint16_t sum;
+		uint32_t word;
 
 		if (likely(ip[0] == 0x45) && unlikely(!adjacency_sum_right(ip)))
 			return false;
-		ip[8]--;
-		// RFC 1624, equation 3, for a difference of 0x0100 in network order.
-		memcpy(&sum, ip + 10, 2);
-		uint32_t s = sum + RTE_STATIC_BSWAP16(0x0100);
-		sum = (uint16_t)(s + (s >> 16));
-		memcpy(ip + 10, &sum, 2);
+		memcpy(&word, ip + 8, 4);
+		word = adjacency_hop(word);
+		memcpy(ip + 8, &word, 4);
 	} else {
 		ip[7]--;
 	}

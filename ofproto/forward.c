@@ -442,21 +442,12 @@ static inline struct port_worker *send_direct(struct worker *w, struct port_work
 	return out;
 }
 
-// The packet goes on to the next link. False: its header's checksum is wrong, or there is no buffer; it is dropped.
-static inline bool route_direct(struct worker *w, struct rte_mbuf **m, const struct flow *f)
+// The packet goes on to the next link: its headers are its own, as it has just come from its device. False: its header's checksum is wrong; it is dropped.
+static inline bool route_direct(struct worker *w, struct rte_mbuf *m, const struct flow *f)
 {
-	if (unlikely(!RTE_MBUF_DIRECT(*m) || rte_mbuf_refcnt_read(*m) != 1)) {
-		struct rte_mbuf *own = pkt_own_headers(*m, (uint16_t)(pkt_of(*m)->l3_ofs + 40), w->pool);
-
-		if (!own) {
-			worker_drop(w, *m, FLOW_REASON(NO_MEMORY));
-			return false;
-		}
-		*m = own;
-	}
-	if (likely(adjacency_apply(rte_pktmbuf_mtod(*m, uint8_t *), pkt_of(*m)->l3_ofs, adjacency_get(f->adj))))
+	if (likely(adjacency_apply(rte_pktmbuf_mtod(m, uint8_t *), pkt_of(m)->l3_ofs, adjacency_get(f->adj))))
 		return true;
-	worker_drop(w, *m, FLOW_REASON(CHECKSUM));
+	worker_drop(w, m, FLOW_REASON(CHECKSUM));
 	return false;
 }
 
@@ -485,7 +476,7 @@ static void serve_burst(struct worker *w, struct port_worker *pw, struct burst *
 			hand_on(m, f);
 			b->m[k++] = m;
 		} else if (likely(!p->trace)) {
-			if (f->adj && unlikely(!route_direct(w, &m, f)))
+			if (f->adj && unlikely(!route_direct(w, m, f)))
 				continue;
 			out = send_direct(w, out, m, f);
 		} else {
