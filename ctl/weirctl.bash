@@ -92,7 +92,7 @@ _weirctl() {
 	else
 		case $noun/$verb/${#said[@]} in
 		port/del/2 | port/set/2 | port/show/2 | port/latency/2 | port/cost/2) list=($(_weirctl_names port)) ;;
-		network/del/2 | network/set/2 | network/show/2 | fdb/*/2) list=($(_weirctl_names network)) ;;
+		network/del/2 | network/set/2 | network/show/2 | fdb/*/2 | group/*/2) list=($(_weirctl_names network)) ;;
 		worker/history/2) list=(clear) ;;
 		mirror/del/2 | mirror/set/2) list=($(_weirctl_names mirror)) ;;
 		host/del/2 | host/show/2) list=($(_weirctl_names host)) ;;

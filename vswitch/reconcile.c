@@ -2,10 +2,10 @@
 #include "reconcile.h"
 #include "bond.h"
 #include "capture.h"
+#include "clock.h"
 #include "control.h"
 #include "export.h"
 #include "forward.h"
-#include "lldp_port.h"
 #include "metrics.h"
 #include "number.h"
 #include "station.h"
@@ -79,7 +79,7 @@ void reconcile(struct config *c, struct db *db)
 	port_reconcile_end(c);
 	metrics_reconcile(c);
 	station_reconcile(c);
-	uplink_reconcile(c);
+	uplink_run(clock_ns());
 	thread_assign(false);
 	export_reconcile(c);
 	keep_errors(c);
@@ -118,9 +118,6 @@ static void report_state(struct port *p, struct db *db)
 		kv[n++] = (struct db_kv){"problem", s.problem};
 	if (p->bond && port_get(p->bond))
 		kv[n++] = (struct db_kv){"bond", port_get(p->bond)->name};
-	char neighbour[96];
-	if (lldp_port_neighbour(p->id, neighbour))
-		kv[n++] = (struct db_kv){"neighbour", neighbour};
 	for (unsigned i = 0; i < s.n_status; i++)
 		kv[n++] = (struct db_kv){s.status[i].key, s.status[i].value};
 	char unknown[LOSS_N * 24] = "";

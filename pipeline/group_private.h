@@ -1,0 +1,108 @@
+// group_private: the state of group_table.c, as group_view.c publishes and group_verbs.c shows it. Main thread.
+#ifndef PIPELINE_GROUP_PRIVATE_H
+#define PIPELINE_GROUP_PRIVATE_H
+
+#include "group_table.h"
+#include "sizes.h"
+
+struct timer {
+	uint64_t due;
+	uint32_t at;  // place in the heap, 0: not in it
+	bool network; // a network's; else a member's
+};
+
+struct source {
+	uint8_t ip[16];
+	uint64_t until;     // 0: of a member in EXCLUDE mode: not wanted from here
+	uint8_t asked_left; // group-and-source-specific queries to be sent
+};
+
+// A port in a group.
+struct member {
+	struct timer timer;
+	struct group *group;
+	struct member *next;
+	uint16_t port;
+	bool exclude;             // filter mode
+	uint8_t asked_left;       // group-specific queries to be sent
+	uint32_t n_sources, room;
+	uint64_t until;           // group timer, of EXCLUDE mode
+	uint64_t old_until[3];    // [1], [2]: hosts with that version are there
+	uint64_t ask_due;         // 0: no query is to be sent
+	struct source *source;    // sorted by address
+};
+
+struct group {
+	uint16_t network;
+	bool dirty;
+	uint32_t slot;            // its place in group_slot[]
+	struct config_ip ip;
+	struct member *members;   // by port
+	struct group *next;       // of its bucket
+	struct group *dirty_next;
+};
+
+struct router_port {
+	uint16_t port;
+	uint8_t why;              // ROUTER_*
+	uint64_t until[4];        // by bit of `why`; static: not used
+	struct config_ip ip;      // who asked or said hello last
+};
+
+struct port_use {
+	uint32_t groups;
+	uint64_t refused;
+};
+
+struct asker {
+	struct config_ip ip;      // of the other querier
+	uint16_t port;
+	uint64_t until;           // 0: there is none
+	uint64_t general_due;     // own general query
+	uint64_t settled_at;      // when memberships will be known
+	uint8_t startup_left;
+	bool settled;             // they are
+	uint8_t robustness;       // of whoever is querier
+	uint32_t interval_s;
+	unsigned n_routers, room;
+	struct router_port *router;
+};
+
+// A network with snooping.
+struct snoop {
+	struct timer timer;
+	uint16_t network;
+	uint32_t n_groups;
+	struct group_policy policy;
+	struct asker asker[2];    // IGMP, MLD
+	struct group_counters count;
+	unsigned n_ports;
+	uint16_t *port;
+	struct port_use *use[MAX_PORTS / 64];
+	struct snoop *router_next; // of the networks of its router
+};
+
+extern struct snoop *group_snoop[MAX_NETWORKS];
+extern struct group **group_slot; // [group_slots], NULL: free
+extern uint32_t group_slots;
+extern uint64_t group_now; // of the last call
+
+struct group *group_find(uint16_t network, const struct config_ip *);
+bool group_wants(const struct member *, const uint8_t *source); // source NULL: of one that the member says nothing of
+bool group_is_querier(const struct snoop *, bool v6);
+struct snoop *group_first_of(uint16_t router); // the networks of a router, linked by router_next
+static inline bool group_has_port(const struct snoop *s, uint16_t port)
+{
+	for (unsigned i = 0; i < s->n_ports; i++)
+		if (s->port[i] == port)
+			return true;
+	return false;
+}
+
+// group_view.c: called when something changed.
+void group_view_group(const struct snoop *, const struct config_ip *);
+void group_view_network(const struct snoop *); // who its routers are, whether memberships are known
+void group_view_remove(uint16_t network);
+void group_view_fini(void);
+
+#endif
