@@ -217,6 +217,10 @@ const struct command commands[] = {
 	{"group", "networks", "[--port PORT] [--limit N] [NETWORK]", 0, 5, CONTROL, .bundle = true, .pages = true, .help = "list networks with snooping: who asks, limits, counters"},
 	{"group", "ports", "[--port PORT] [--limit N] [NETWORK]", 0, 5, CONTROL, .bundle = true, .pages = true, .help = "list how many groups each port asked for, and how many its limit refused"},
 	{"fdb", "flush", "[NETWORK]", 0, 1, CONTROL, .help = "forget the learned addresses"},
+	{"neighbour", "list", "[--limit N] [ROUTER_PORT]", 0, 3, CONTROL, .bundle = true, .pages = true, .help = "list the neighbours of router ports, and how far each is known"},
+	{"neighbour", "own", "[--limit N] [ROUTER_PORT]", 0, 3, CONTROL, .bundle = true, .pages = true, .help = "list the addresses of router ports, and who else claims them"},
+	{"neighbour", "stations", "[--limit N] [NETWORK]", 0, 3, CONTROL, .bundle = true, .pages = true, .help = "list which station has which IP address, from Port.addresses and from ARP and neighbour discovery"},
+	{"neighbour", "flush", "[ROUTER_PORT]", 0, 1, CONTROL, .help = "forget the neighbours of router ports; packets that wait for them are dropped"},
 
 	{"flow",
 	 "add",

@@ -40,6 +40,9 @@ void forward_drain(struct worker *, uint16_t port);
 void forward_copy(struct worker *, struct pkt *, const struct lport *out, int tag, const struct rewrite *, unsigned n);
 // Of the run of any stage: a copy as forward_copy()'s, but not more than `snaplen` bytes of it; 0: all.
 void forward_mirror(struct worker *, struct pkt *, const struct lport *out, int tag, uint32_t snaplen);
+// Of the run of an ingress stage that writes, which made an answer of the packet: it leaves by the port that it came in on, past the egress stages, and no
+// ingress stage behind this one sees it.
+void forward_return(struct pkt *);
 // Dry worker: decides and runs one packet whose trace is set, without a flow table. `overlay`: in: effects of packets before it, out: with this one's.
 void forward_explain(struct worker *, uint16_t port, struct rte_mbuf *, struct effect *overlay, uint8_t *n_overlay);
 

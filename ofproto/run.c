@@ -402,6 +402,16 @@ static void to_group(struct worker *w, struct pkt *p)
 	fan_end(&f, own->row);
 }
 
+void forward_return(struct pkt *p)
+{
+	p->stages = forward_egress_runs;
+	p->out_kind = OUT_PORT;
+	p->out = p->in_port;
+	p->vlan_op = VLAN_OP_NONE;
+	p->flags = 0;
+	pkt_mbuf(p)->hash.fdir.hi = 0;
+}
+
 // Packets with their decisions, n <= BURST, in order.
 void forward_run(struct worker *w, struct rte_mbuf **m, unsigned n)
 {

@@ -133,6 +133,9 @@ void neighbour_release(struct neighbour_entry *);
 void neighbour_drop_waiting(struct neighbour_entry *, uint16_t reason);
 void neighbour_set_static(struct own_port *, const struct config_ip *, const uint8_t mac[6]);
 
+// ---- neighbour_list.c
+extern const struct stage_verb neighbour_verbs[];
+
 // ---- neighbour_own.c
 struct own_port *neighbour_own(uint16_t port);
 struct own_port *neighbour_own_in(uint16_t network); // the first one, then next_in_network

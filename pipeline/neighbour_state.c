@@ -17,6 +17,8 @@ static struct {
 
 static bool may_ask(uint16_t port)
 {
+	if (neighbour_clock < asks[port].at)
+		asks[port].at = 0;
 	uint64_t more = (neighbour_clock - asks[port].at) * NEIGHBOUR_ASK_RATE / 1000000000ULL;
 
 	if (!asks[port].at || more >= NEIGHBOUR_ASK_RATE) {
@@ -202,12 +204,9 @@ static void seen(struct own_port *p, const struct config_ip *ip, const uint8_t *
 		to_stale(e, mac);
 }
 
-void neighbour_seen(uint16_t network, const struct config_ip *ip, const uint8_t *mac, unsigned what, uint16_t port,
-		    uint64_t now)
+void neighbour_seen(uint16_t network, const struct config_ip *ip, const uint8_t *mac, unsigned what, uint64_t now)
 {
 	neighbour_clock = now > neighbour_clock ? now : neighbour_clock;
-	if (mac && neighbour_own_claimed(network, ip, mac, port, false, now))
-		return;
 	for (struct own_port *p = neighbour_own_in(network); p; p = p->next_in_network)
 		seen(p, ip, mac, what);
 }

@@ -470,6 +470,7 @@ int neighbour_init(void)
 		return -ENOMEM;
 	}
 	n_free = high = n_entries = wheel_at = 0;
+	neighbour_clock = 0;
 	memset(wheel, 0xff, sizeof wheel);
 	table_stat_register(&fill_stat);
 	return 0;

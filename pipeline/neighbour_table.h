@@ -70,8 +70,8 @@ void neighbour_hold(uint16_t port, const struct config_ip *, struct rte_mbuf *);
 bool neighbour_is_dead(uint16_t port, bool v6, const uint8_t *ip);
 // Asks for it if it isn't known, as a packet would; and one that is known counts as used. For who wants it without a packet.
 void neighbour_want(uint16_t port, const struct config_ip *);
-// A packet in the network said it. `mac` NULL: without an address. `port`: where it came in.
-void neighbour_seen(uint16_t network, const struct config_ip *, const uint8_t *mac, unsigned what, uint16_t port, uint64_t now);
+// A packet in the network said it of an address that is none of a router's. `mac` NULL: without one.
+void neighbour_seen(uint16_t network, const struct config_ip *, const uint8_t *mac, unsigned what, uint64_t now);
 // Workers: whether that might change something. `asked`: it asks us.
 bool neighbour_is_news(uint16_t network, const struct config_ip *, const uint8_t mac[6], bool asked);
 void neighbour_tick(uint64_t now);

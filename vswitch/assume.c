@@ -1,7 +1,7 @@
 // assume: see assume.h.
 #include "assume.h"
 #include "fdb.h"
-#include "station.h"
+#include "station_table.h"
 #include "topology.h"
 
 #include <arpa/inet.h>
@@ -85,7 +85,7 @@ static void default_source_ip(struct assumed *a, struct field_set *d, unsigned i
 {
 	bool v6 = is & IS_IPV6;
 	enum field_id id = v6 ? IPV6_SRC : NW_SRC;
-	const struct station *n = station_at(a->network, a->port->id, v6, d->given[DL_SRC] ? d->value[DL_SRC].b : NULL);
+	const struct station *n = station_of(a->network, a->port->id, v6, d->given[DL_SRC] ? d->value[DL_SRC].b : NULL);
 	union field_value v = {0};
 	char text[INET6_ADDRSTRLEN];
 

@@ -2,7 +2,7 @@
 #include "explain.h"
 #include "answer.h"
 #include "fdb.h"
-#include "station.h"
+#include "station_table.h"
 #include "sentence.h"
 #include "verbs.h"
 

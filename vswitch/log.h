@@ -25,6 +25,7 @@
 	X(port, "ports: open, up, down, guests that connect and leave, front-ends that are refused")                   \
 	X(worker, "workers and their cores, packets that they can't decide fast enough")                               \
 	X(fdb, "addresses that flap")                                                                                  \
+	X(neighbour, "addresses of router ports that somebody else claims")                                            \
 	X(trace, "traces that begin and end")                                                                          \
 	X(control, "the control socket, and levels of the log that it changes")                                        \
 	X(capture, "captures of packets")                                                                              \

@@ -8,7 +8,6 @@
 #include "forward.h"
 #include "metrics.h"
 #include "number.h"
-#include "station.h"
 #include "port.h"
 #include "port_watch.h"
 #include "sentence.h"
@@ -78,7 +77,6 @@ void reconcile(struct config *c, struct db *db)
 		log_line('e', "config", "not all of the configuration could be applied: %s", strerror(-rc));
 	port_reconcile_end(c);
 	metrics_reconcile(c);
-	station_reconcile(c);
 	uplink_run(clock_ns());
 	thread_assign(false);
 	export_reconcile(c);

@@ -2,7 +2,7 @@
 #include "why.h"
 #include "fdb.h"
 #include "match.h"
-#include "station.h"
+#include "station_table.h"
 #include "sentence.h"
 #include "verbs.h"
 

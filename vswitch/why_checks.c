@@ -4,7 +4,7 @@
 #include "clock.h"
 #include "drop.h"
 #include "fdb.h"
-#include "station.h"
+#include "station_table.h"
 #include "reconcile.h"
 #include "thread.h"
 
@@ -232,13 +232,13 @@ static enum why_state check_neighbour(const struct why *y, struct buf *b)
 	}
 	n = station_find(y->e.run.decision.network, v6, ip, NULL);
 	if (!n) {
-		buf_add(b, "not tracked: no router on this network, and no port has %s in its addresses",
+		buf_add(b, "not known: no port has %s in its addresses, and nobody was heard to have it",
 			inet_ntop(v6 ? AF_INET6 : AF_INET, ip, text, sizeof text));
 		return WHY_UNKNOWN;
 	}
 	buf_add(b, "%s is ", inet_ntop(v6 ? AF_INET6 : AF_INET, ip, text, sizeof text));
 	buf_add_mac(b, n->mac);
-	buf_add(b, " at port %s, which has it in its addresses", name_of(n->port));
+	buf_add(b, n->is_static ? " at port %s, which has it in its addresses" : " at port %s, as was heard there", name_of(n->port));
 	if ((y->e.frame[0] & 1) || !memcmp(n->mac, y->e.frame, 6))
 		return WHY_OK;
 	buf_add(b, "; the packet is for another Ethernet address");

@@ -127,7 +127,7 @@ def test_unknown_address(ports):
     ports.tap("c", "--network", "red", f"addresses={mac(3)}")
     data, checks = why(ports, "icmp,nw_src=10.0.0.1,nw_dst=10.0.0.99")
     assert data["verdict"] == "problem" and "not known who has the destination's address" in checks["destination"][1]
-    assert checks["neighbour"] == ("unknown", "not tracked: no router on this network, and no port has 10.0.0.99 in its addresses")
+    assert checks["neighbour"] == ("unknown", "not known: no port has 10.0.0.99 in its addresses, and nobody was heard to have it")
     assert checks["answer"][0] == "unknown"
     data, checks = why(ports, "--port", "a", f"icmp,nw_dst=10.0.0.99,dl_dst={mac(77)}")
     assert checks["destination"][0] == "unknown" and f"{mac(77)} is not known in network red" in checks["destination"][1]

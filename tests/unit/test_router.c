@@ -199,7 +199,7 @@ static void neighbours(void **state)
 	assert_memory_equal(ask->bytes + 12, "\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01\x02\x00\x00\x00\x20\x01\x0a\x02\x00\x01", 20);
 	static const struct config_ip ip = {.b = {10, 2, 0, 77}};
 	lab_forget_sent();
-	neighbour_seen(red->id, &ip, (const uint8_t[]){2, 0, 0, 0, 0, 0x77}, NEIGHBOUR_SOLICITED | NEIGHBOUR_OVERRIDE, b->id, lab.w.now);
+	neighbour_seen(red->id, &ip, (const uint8_t[]){2, 0, 0, 0, 0, 0x77}, NEIGHBOUR_SOLICITED | NEIGHBOUR_OVERRIDE, lab.w.now);
 	lab_flush();
 	assert_int_equal(lab_count(a->id, COUNT_QUEUED), 0);
 	const struct lab_sent *s = lab_sent_to(b->id);

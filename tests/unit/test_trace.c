@@ -317,8 +317,9 @@ static void every_stage_speaks(void **state)
 		char line[32];
 
 		snprintf(line, sizeof line, "  %-10s ", stage_list[i]->name);
-		// There are neither rules nor limits nor mirrors: test_rule, test_storm and test_mirror have some.
-		if (strcmp(stage_list[i]->name, "storm") && strcmp(stage_list[i]->name, "rule") && strncmp(stage_list[i]->name, "mirror", 6))
+		// There are neither rules nor limits nor mirrors nor routers: test_rule, test_storm, test_mirror and test_router have some.
+		if (strcmp(stage_list[i]->name, "storm") && strcmp(stage_list[i]->name, "rule") && strcmp(stage_list[i]->name, "router") &&
+		    strcmp(stage_list[i]->name, "neighbour") && strncmp(stage_list[i]->name, "mirror", 6))
 			lab_expect_trace(line);
 	}
 }
