@@ -314,13 +314,14 @@ static void every_stage_speaks(void **state)
 	lab_send(b->id, "udp,dl_vlan=10,dl_src=02:00:00:00:00:02,dl_dst=02:00:00:00:00:01");
 	lab_expect_ports(a->id, "udp", b->id, 0);
 	for (unsigned i = 0; i < stage_list_n; i++) {
+		static const char *const speak[] = {"vlan", "fdb", "isolation", "output", "mtu"};
 		char line[32];
 
+		// The others have nothing to do for such a packet: there are neither rules nor limits, routers nor tunnels. Their own tests have some.
 		snprintf(line, sizeof line, "  %-10s ", stage_list[i]->name);
-		// There are neither rules nor limits nor mirrors nor routers: test_rule, test_storm, test_mirror and test_router have some.
-		if (strcmp(stage_list[i]->name, "storm") && strcmp(stage_list[i]->name, "rule") && strcmp(stage_list[i]->name, "router") &&
-		    strcmp(stage_list[i]->name, "neighbour") && strncmp(stage_list[i]->name, "mirror", 6))
-			lab_expect_trace(line);
+		for (unsigned k = 0; k < RTE_DIM(speak); k++)
+			if (!strcmp(stage_list[i]->name, speak[k]))
+				lab_expect_trace(line);
 	}
 }
 
