@@ -211,6 +211,8 @@ const struct command commands[] = {
 	{"version", NULL, "", 0, 0, CONTROL, .control = "version", .bundle = true, .help = "print the running switch's version"},
 	{"fdb", "list", "[--port PORT] [--mac MAC] [--limit N] [NETWORK]", 0, 7, CONTROL, .bundle = true, .pages = true, .help = "list the addresses that the switch knows, learned and static"},
 	{"bond", "list", "[BOND]", 0, 1, CONTROL, .bundle = true, .help = "list the members of bonds, which of them are used, and what passed by each"},
+	{"lldp", "list", "[PORT]", 0, 1, CONTROL, .bundle = true, .help = "list the neighbours that were heard by LLDP"},
+	{"lldp", "stats", "", 0, 0, CONTROL, .bundle = true, .help = "list what was sent and received by LLDP"},
 	{"lacp", "list", "[BOND]", 0, 1, CONTROL, .bundle = true, .help = "list what members of bonds and their partners say of themselves by LACP"},
 	{"group", "list", "[--port PORT] [--limit N] [NETWORK]", 0, 5, CONTROL, .bundle = true, .pages = true, .help = "list multicast groups: which ports asked for them, from which sources"},
 	{"group", "routers", "[--port PORT] [--limit N] [NETWORK]", 0, 5, CONTROL, .bundle = true, .pages = true, .help = "list ports with multicast routers"},

@@ -37,21 +37,14 @@ uint16_t adjacency_new(const struct adjacency *);
 void adjacency_release(uint16_t index);
 uint32_t adjacency_count(void);
 
-// The sum of an IPv4 header of 20 bytes, folded: 0xffff if its checksum is right (RFC 1071).
-static inline uint16_t adjacency_sum(const uint8_t *ip)
+// Whether the checksum of an IPv4 header of 20 bytes is right (RFC 1071): the sum of its words is a multiple of 0xffff, and as 2^16 leaves 1, so is that of words
+// of twice the size, in whichever byte order. The compiler makes a multiplication of it.
+static inline bool adjacency_sum_right(const uint8_t *ip)
 {
-	uint64_t a, b;
-	uint32_t c;
+	uint32_t w[5];
 
-	memcpy(&a, ip, 8);
-	memcpy(&b, ip + 8, 8);
-	memcpy(&c, ip + 16, 4);
-	unsigned __int128 sum = (unsigned __int128)a + b + c;
-	uint64_t s = (uint64_t)sum + (uint64_t)(sum >> 64);
-	s = (s >> 32) + (s & 0xffffffff);
-	s = (s >> 16) + (s & 0xffff);
-	s = (s >> 16) + (s & 0xffff);
-	return (uint16_t)((s >> 16) + (s & 0xffff));
+	memcpy(w, ip, sizeof w);
+	return ((uint64_t)w[0] + w[1] + w[2] + w[3] + w[4]) % 0xffff == 0;
 }
 
 // TTL, protocol and checksum of an IPv4 header, as one word, with a TTL less by one: 0xffff takes one from the lower half and gives it to the upper one, whose sum
@@ -73,7 +66,7 @@ static inline bool adjacency_apply(uint8_t *d, unsigned l3, const struct adjacen
 	if (likely(ip[0] >> 4 == 4)) {
 		uint32_t word;
 
-		if (likely(ip[0] == 0x45) && unlikely(adjacency_sum(ip) != 0xffff))
+		if (likely(ip[0] == 0x45) && unlikely(!adjacency_sum_right(ip)))
 			return false;
 		memcpy(&word, ip + 8, 4);
 		word = adjacency_hop(word);

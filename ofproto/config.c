@@ -77,6 +77,7 @@ void config_free(struct config *c)
 		config_map_free(&p->external_ids);
 		free(p->trunks);
 		free(p->cvlans);
+		free(p->unknown);
 		for (size_t a = 0; a < p->n_addresses; a++)
 			free(p->addresses[a].ip);
 		free(p->addresses);

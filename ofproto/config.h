@@ -113,6 +113,9 @@ struct config_port {
 	bool isolated;            // no packet passes between two isolated ports
 	uint32_t mac_limit;       // learned addresses of the port at most; 0: no limit of its own
 	struct config_rate storm_broadcast, storm_multicast, storm_unknown;
+	struct row_id *unknown;   // of a tunnel: networks that have stations behind it which nobody told of: unknown destinations are flooded into it
+	size_t n_unknown;
+	bool underlay;            // it is in a network where tunnels end; set by the stage `tunnel`
 	bool reserved;            // mirrors write to it, and nobody else; set by the stage `mirror`
 	struct row_id bond;       // the bond that it is a member of; zero: none
 	struct config_ip remote;  // PORT_TUNNEL: the other end point

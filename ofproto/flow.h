@@ -43,6 +43,7 @@ static_assert(sizeof(struct flow) == 64, "the hot part of a flow is one cache li
 #define FLOW_BUM (FLOW_BUM_BROADCAST | FLOW_BUM_MULTICAST | FLOW_BUM_UNKNOWN)
 #define FLOW_LEARN 0x10        // the source address is to be learned, if it isn't yet
 #define FLOW_DIRECT 0x20       // to one port, as it is: no stage has work on it but to hold it against `mtu`
+#define FLOW_REDIRECT 0x100   // it leaves by the network that it came from: its sender could have asked the next hop itself
 #define FLOW_HOPS 0xc0        // routers of this switch that it passes beyond the first one
 #define FLOW_HOPS_SHIFT 6
 #define FLOW_UNCACHED 0x8      // a decision for one packet: no room in the table, or it read beyond its profile

@@ -2,6 +2,7 @@
 #include "forward_private.h"
 #include "adjacency.h"
 #include "parse.h"
+#include "tunnel.h"
 
 #include <errno.h>
 #include <string.h>
@@ -90,6 +91,13 @@ static __rte_noinline bool prepare_rest(struct worker *w, struct rte_mbuf **m, s
 	return true;
 }
 
+// What came out of a tunnel has the network that the tunnel's header said; its tags are the customer's.
+static inline void set_arrival(const struct lport *lp, struct rte_mbuf *m, struct flow_key *whole)
+{
+	if (unlikely(lp->mode == VLAN_NETWORK_ID))
+		whole->vlan = KEY_VLAN_NETWORK | *pkt_arrival(m);
+}
+
 // Parses *m (which may get another head) and makes its whole key and the one masked by its profile. False: it was malformed and is dropped.
 static inline bool prepare(struct worker *w, const struct lport *lp, struct rte_mbuf **m, struct flow_key *whole, struct flow_key *key,
 			   uint8_t *len, uint64_t *hash)
@@ -99,6 +107,7 @@ static inline bool prepare(struct worker *w, const struct lport *lp, struct rte_
 
 	if (unlikely(rc || p->trace || p->drop) && !prepare_rest(w, m, whole, rc))
 		return false;
+	set_arrival(lp, *m, whole);
 	struct membership in = lport_classify(lp, whole->vlan);
 	const struct profile *pr = profile_get(in.profile);
 	pkt_of(*m)->network = in.network;
@@ -282,10 +291,13 @@ void forward_drain(struct worker *w, uint16_t port)
 // A hit that is traced: its whole key once more, which the burst didn't keep.
 static __rte_noinline void trace_burst_hit(struct worker *w, struct rte_mbuf *m, struct flow *f)
 {
+	const struct lport *lp = lport_get(pkt_of(m)->in_port);
 	struct flow_key whole;
 
 	pkt_reset(pkt_of(m));
 	parse(m, &whole);
+	if (lp)
+		set_arrival(lp, m, &whole);
 	forward_trace_hit(w, m, &whole, f);
 }
 
@@ -387,15 +399,18 @@ static __rte_noinline void prepare_mixed(struct worker *w, struct burst *b, cons
 	prepare_burst(w, b, lp, m + from, n - from);
 }
 
-static void start_burst(struct burst *b, const struct lport *lp, uint64_t tsc)
+// `vlan`: as in the key, of packets without a tag.
+static void start_burst(struct burst *b, const struct lport *lp, uint16_t vlan, uint64_t tsc)
 {
+	struct membership in = lport_classify(lp, vlan);
+
 	b->n = 0;
 	memset(&b->blank, 0, sizeof b->blank);
 	b->blank.in_port = b->blank.origin = lp->id;
 	b->blank.rx_tsc = tsc;
-	b->blank.network = lp->untagged.network;
-	b->pr = profile_get(lp->untagged.profile);
-	b->word0 = lp->id | (uint64_t)lp->untagged.profile << 16 | (uint64_t)RTE_STATIC_BSWAP16(0x0800) << 48;
+	b->blank.network = in.network;
+	b->pr = profile_get(in.profile);
+	b->word0 = lp->id | (uint64_t)in.profile << 16 | (uint64_t)vlan << 32 | (uint64_t)RTE_STATIC_BSWAP16(0x0800) << 48;
 }
 
 // A packet that only needs to be sent: straight into the batch of its port. Others of the same burst may leave after it, but none of its flow.
@@ -495,33 +510,34 @@ static __rte_noinline struct tracer *watch_burst(struct worker *w, uint16_t port
 	return w->watch & WATCH_TRACE ? rcu_read(w->tracer) : NULL;
 }
 
-void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigned n)
+static inline void count_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigned n)
 {
-	struct port_worker *pw = worker_port(w, port);
-	const struct lport *lp = lport_get(port);
-	uint32_t watch = INSTRUMENTS ? w->watch : 0;
-	struct tracer *tracer = unlikely(watch) ? watch_burst(w, port, m, n) : NULL;
-	uint64_t tsc = rte_rdtsc(), bytes = 0;
-	struct trace *trace[BURST];
-	uint32_t traced = unlikely(tracer) ? mark(w, tracer, port, m, n, tsc, trace) : 0;
-	struct burst b;
+	uint64_t bytes = 0;
 
-	w->epoch = gen_read_epoch();
 	for (unsigned i = 0; i < n; i++)
 		bytes += m[i]->pkt_len;
 	worker_count(w, port, COUNT_RX, n);
 	worker_count(w, port, COUNT_RX_BYTES, bytes);
-	if (unlikely(!lp || !pw)) {
-		for (unsigned i = 0; i < n; i++) {
-			memset(pkt_of(m[i]), 0, sizeof(struct pkt));
-			pkt_of(m[i])->in_port = pkt_of(m[i])->origin = port;
-			if (traced >> i & 1)
-				pkt_of(m[i])->trace = trace[i];
-			worker_drop(w, m[i], FLOW_REASON(PORT_GONE));
-		}
-		return;
+}
+
+static __rte_noinline void drop_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigned n, uint32_t traced, struct trace **trace)
+{
+	for (unsigned i = 0; i < n; i++) {
+		memset(pkt_of(m[i]), 0, sizeof(struct pkt));
+		pkt_of(m[i])->in_port = pkt_of(m[i])->origin = port;
+		if (traced >> i & 1)
+			pkt_of(m[i])->trace = trace[i];
+		worker_drop(w, m[i], FLOW_REASON(PORT_GONE));
 	}
-	start_burst(&b, lp, tsc);
+}
+
+// A burst that is counted. `vlan`: as in the key, of packets without a tag.
+static inline void decide_burst(struct worker *w, struct port_worker *pw, const struct lport *lp, uint16_t vlan, struct rte_mbuf **m, unsigned n,
+				uint64_t tsc, uint32_t traced, struct trace **trace)
+{
+	struct burst b;
+
+	start_burst(&b, lp, vlan, tsc);
 	if (likely(!traced))
 		prepare_burst(w, &b, lp, m, n);
 	else
@@ -531,9 +547,50 @@ void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigne
 	worker_lap(w, CYCLES_LOOKUP, b.n);
 	serve_burst(w, pw, &b);
 	if (unlikely(pw->miss_n))
-		forward_misses(w, port);
+		forward_misses(w, lp->id);
 	if (unlikely(traced))
 		trace_waiting(pw, tsc);
+}
+
+void forward_burst(struct worker *w, uint16_t port, struct rte_mbuf **m, unsigned n)
+{
+	struct port_worker *pw = worker_port(w, port);
+	const struct lport *lp = lport_get(port);
+	uint32_t watch = INSTRUMENTS ? w->watch : 0;
+	struct tracer *tracer = unlikely(watch) ? watch_burst(w, port, m, n) : NULL;
+	uint64_t tsc = rte_rdtsc();
+	struct trace *trace[BURST];
+	uint32_t traced = unlikely(tracer) ? mark(w, tracer, port, m, n, tsc, trace) : 0;
+
+	w->epoch = gen_read_epoch();
+	count_burst(w, port, m, n);
+	if (unlikely(!lp || !pw)) {
+		drop_burst(w, port, m, n, traced, trace);
+		return;
+	}
+	if (unlikely(lp->underlay)) {
+		n = tunnel_receive(w, lp, m, n, tsc, &traced, trace);
+		if (!n && !pw->miss_n)
+			return;
+	}
+	decide_burst(w, pw, lp, 0, m, n, tsc, traced, trace);
+}
+
+void forward_arrived(struct worker *w, uint16_t port, uint16_t network, struct rte_mbuf **m, unsigned n, uint64_t tsc, uint32_t traced, struct trace **t)
+{
+	struct port_worker *pw = worker_port(w, port);
+	const struct lport *lp = lport_get(port);
+	uint32_t watch = INSTRUMENTS ? w->watch : 0;
+	struct tracer *tracer = unlikely(watch) ? watch_burst(w, port, m, n) : NULL;
+
+	// One that was marked as it came in goes on with the trace that it has.
+	if (unlikely(tracer && !traced))
+		traced = mark(w, tracer, port, m, n, tsc, t);
+	count_burst(w, port, m, n);
+	if (unlikely(!lp || !pw))
+		drop_burst(w, port, m, n, traced, t);
+	else
+		decide_burst(w, pw, lp, KEY_VLAN_NETWORK | network, m, n, tsc, traced, t);
 }
 
 void forward_again(struct worker *w, struct rte_mbuf *m)
@@ -565,6 +622,17 @@ void forward_explain(struct worker *w, uint16_t port, struct rte_mbuf *m, struct
 	if (!lp) {
 		worker_drop(w, m, FLOW_REASON(PORT_GONE));
 		return;
+	}
+	if (lp->underlay) {
+		port = tunnel_unwrap(w, lp, &m);
+		if (!port)
+			return;
+		lp = lport_get(port);
+		if (!lp) {
+			worker_drop(w, m, FLOW_REASON(PORT_GONE));
+			return;
+		}
+		pkt_of(m)->in_port = pkt_of(m)->origin = port;
 	}
 	if (!prepare(w, lp, &m, &l.whole, &l.key, &l.len, &l.hash))
 		return;

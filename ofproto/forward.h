@@ -25,6 +25,8 @@ void forward_init(void);
 // What the worker took from port `port`, n <= BURST. The packets are the worker's from here on: when it returns they are in egress batches, in
 // the port's queue of misses, or dropped. Sets what worker.now says as the time of all of them.
 void forward_burst(struct worker *, uint16_t port, struct rte_mbuf **, unsigned n);
+// Frames that came out of a tunnel with the network that its header said, at the time `tsc`. `traced`: bits of those with a trace in t[].
+void forward_arrived(struct worker *, uint16_t port, uint16_t network, struct rte_mbuf **, unsigned n, uint64_t tsc, uint32_t traced, struct trace **t);
 // A packet that the switch has had, or made: decided as if it had just come in on pkt_of(m)->in_port, which is counted elsewhere.
 void forward_again(struct worker *, struct rte_mbuf *m);
 // Resolves what waits in the port's queue, within the budget of one turn. Returns how many still wait.
@@ -43,6 +45,9 @@ void forward_mirror(struct worker *, struct pkt *, const struct lport *out, int 
 // Of the run of an ingress stage that writes, which made an answer of the packet: it leaves by the port that it came in on, past the egress stages, and no
 // ingress stage behind this one sees it.
 void forward_return(struct pkt *);
+// Of the run of an ingress stage: a packet of the switch's own, made of this one, which goes back to where this one came from. fn makes it, of a copy whose headers are its own, and returns 0; else
+// there is none. It is counted as a copy. It passes no stages.
+void forward_back(struct worker *, struct pkt *, int (*fn)(struct rte_mbuf *, void *arg), void *arg);
 // Dry worker: decides and runs one packet whose trace is set, without a flow table. `overlay`: in: effects of packets before it, out: with this one's.
 void forward_explain(struct worker *, uint16_t port, struct rte_mbuf *, struct effect *overlay, uint8_t *n_overlay);
 

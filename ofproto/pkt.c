@@ -19,6 +19,7 @@ void pkt_copy_metadata(struct rte_mbuf *to, const struct rte_mbuf *from)
 		       (from->ol_flags & ~(RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL));
 	to->tx_offload = from->tx_offload;
 	to->packet_type = from->packet_type;
+	to->vlan_tci = from->vlan_tci; // pkt_arrival()
 	to->hash = from->hash;
 	*pkt_of(to) = *(const struct pkt *)rte_mbuf_to_priv((struct rte_mbuf *)(uintptr_t)from);
 }

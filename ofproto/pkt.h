@@ -130,6 +130,12 @@ static inline uint32_t pkt_adj(const struct pkt *p)
 	return pkt_mbuf(p)->hash.fdir.hi;
 }
 
+// The network that the tunnel header of a packet said which came in by a tunnel: in the mbuf, as decisions overwrite what is in struct pkt.
+static inline uint16_t *pkt_arrival(struct rte_mbuf *m)
+{
+	return &m->vlan_tci;
+}
+
 // A pool of packet buffers with room for struct pkt. `n`: how many; `socket`: NUMA node or SOCKET_ID_ANY. NULL: rte_errno.
 struct rte_mempool *pkt_pool_create(const char *name, unsigned n, int socket);
 // Bytes of data that a buffer of such a pool takes behind the headroom.

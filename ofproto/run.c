@@ -239,6 +239,24 @@ void forward_copy(struct worker *w, struct pkt *p, const struct lport *out, int 
 	run_egress(w, &copy, 1);
 }
 
+void forward_back(struct worker *w, struct pkt *p, int (*fn)(struct rte_mbuf *, void *arg), void *arg)
+{
+	struct rte_mbuf *c = pkt_clone(pkt_mbuf(p), w->pool);
+	struct rte_mbuf *own = c ? pkt_own_headers(c, headers_of(p), w->pool) : NULL;
+
+	if (!own || fn(own, arg)) {
+		rte_pktmbuf_free(own ? own : c); // it was never promised to anybody
+		return;
+	}
+	struct pkt *copy = pkt_of(own);
+	copy->out_kind = OUT_PORT;
+	copy->out = p->in_port;
+	copy->vlan_op = VLAN_OP_NONE; // the tags that it came with
+	copy->trace = NULL;
+	worker_count(w, p->origin, COUNT_COPIES, 1);
+	worker_tx(w, &own, 1);
+}
+
 void forward_mirror(struct worker *w, struct pkt *p, const struct lport *out, int tag, uint32_t snaplen)
 {
 	struct rte_mbuf *own = copy_to(w, p, out, tag, CORE_MIRROR);
@@ -364,7 +382,9 @@ static void flood(struct worker *w, struct pkt *p)
 	}
 	for (uint32_t i = 0; i < net->n_targets; i++) {
 		const struct flood_target *t = &net->target[i];
-		const struct lport *out = t->port == p->in_port || (t->isolated && f.in->isolated) || (t->tunnel && f.in->kind == PORT_TUNNEL) ? NULL : lport_get(t->port);
+		bool leave_out = t->port == p->in_port || (t->isolated && f.in->isolated) ||
+				 (t->tunnel && (f.in->kind == PORT_TUNNEL || (t->told && (p->flags & FLOW_BUM_UNKNOWN))));
+		const struct lport *out = leave_out ? NULL : lport_get(t->port);
 
 		if (out)
 			fan_to(&f, out, net, NULL);

@@ -3,6 +3,7 @@
 #include "link.h"
 #include "parse.h"
 #include "punt.h"
+#include "tunnel.h"
 
 #include <errno.h>
 #include <string.h>
@@ -18,6 +19,7 @@ int stages_init(struct stage *const *list, unsigned n)
 	worker_init_reasons();
 	punt_init();
 	link_init();
+	tunnel_init();
 	n_stages = 0;
 	for (unsigned i = 0; i < n; i++) {
 		struct stage *s = list[i];

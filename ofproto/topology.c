@@ -19,6 +19,7 @@ static void lport_free(void *arg)
 
 	free(lp->vlans);
 	free(lp->cvlans);
+	free(lp->unknown);
 	free(lp);
 }
 
@@ -28,7 +29,8 @@ static bool lport_same(const struct lport *a, const struct lport *b)
 	       a->mode == b->mode && a->enabled == b->enabled && a->isolated == b->isolated && a->reserved == b->reserved && a->kind == b->kind && a->underlay == b->underlay &&
 	       !memcmp(&a->untagged, &b->untagged, sizeof a->untagged) && !a->vlans == !b->vlans && !a->cvlans == !b->cvlans &&
 	       (!a->vlans || !memcmp(a->vlans, b->vlans, 4096 * sizeof *a->vlans)) &&
-	       (!a->cvlans || !memcmp(a->cvlans, b->cvlans, 4096 / 8));
+	       (!a->cvlans || !memcmp(a->cvlans, b->cvlans, 4096 / 8)) && !a->unknown == !b->unknown &&
+	       (!a->unknown || !memcmp(a->unknown, b->unknown, MAX_NETWORKS / 8));
 }
 
 static struct config_network *find_network(struct config *c, const struct row_id *id)
@@ -79,6 +81,28 @@ static int fill_trunk(struct config *c, struct config_port *cp, struct lport *lp
 	return 0;
 }
 
+// Gives a tunnel its networks.
+static int fill_tunnel(struct config *c, const struct config_port *cp, struct lport *lp, uint32_t (*fields_of)(const struct config_network *))
+{
+	lp->vlans = calloc(MAX_NETWORKS, sizeof *lp->vlans);
+	lp->unknown = calloc(MAX_NETWORKS / 64, sizeof *lp->unknown);
+	if (!lp->vlans || !lp->unknown)
+		return -ENOMEM;
+	for (size_t i = 0; i < cp->n_trunks; i++) {
+		const struct config_network *n = find_network(c, &cp->trunks[i]);
+
+		if (n && n->id && n->vni && !n->error)
+			lp->vlans[n->id] = (struct membership){n->id, profile_of(n, fields_of)};
+	}
+	for (size_t i = 0; i < cp->n_unknown; i++) {
+		const struct config_network *n = find_network(c, &cp->unknown[i]);
+
+		if (n && n->id)
+			lp->unknown[n->id / 64] |= 1ULL << n->id % 64;
+	}
+	return 0;
+}
+
 // Of the networks that the port is in: a trunk's other networks may have larger frames than its native one.
 static const struct config_network *largest_mtu(const struct config *c, const struct lport *lp, const struct config_network *native)
 {
@@ -107,13 +131,14 @@ static struct lport *lport_make(struct config *c, struct config_port *cp, uint32
 	if (!lp)
 		return NULL;
 	snprintf(lp->name, sizeof lp->name, "%s", cp->name);
-	lp->row = row_intern("Port", &cp->row, cp->name);
+	lp->row = row_intern(cp->kind == PORT_TUNNEL ? "Tunnel" : "Port", &cp->row, cp->name);
 	lp->id = cp->id;
 	lp->mode = (uint8_t)cp->vlan_mode;
 	lp->enabled = cp->enabled;
 	lp->isolated = cp->isolated;
 	lp->reserved = cp->reserved;
 	lp->kind = (uint8_t)cp->kind;
+	lp->underlay = cp->underlay;
 	lp->qinq = !strcmp(config_map_get(&cp->other_config, "qinq-ethtype", "802.1ad"), "802.1q") ? 0x8100 : 0x88a8;
 	if (!native && cp->vlan_mode != VLAN_TRUNK && cp->vlan_mode != VLAN_NETWORK_ID)
 		sentence_set(&cp->error, "the port has no network yet: set its network");
@@ -124,7 +149,7 @@ static struct lport *lport_make(struct config *c, struct config_port *cp, uint32
 		if (cp->vlan_mode != VLAN_TRUNK)
 			lp->untagged = (struct membership){native->id, profile_of(native, fields_of)};
 	}
-	if (trunk && fill_trunk(c, cp, lp, fields_of)) {
+	if ((trunk && fill_trunk(c, cp, lp, fields_of)) || (cp->vlan_mode == VLAN_NETWORK_ID && fill_tunnel(c, cp, lp, fields_of))) {
 		lport_free(lp);
 		return NULL;
 	}
@@ -162,7 +187,12 @@ static struct network *network_make(const struct config_network *cn, struct lpor
 		if (!lp || !lp->enabled || lp->reserved || lp->kind == PORT_ROUTER)
 			continue;
 		if (lp->untagged.network == cn->id || (lp->vlans && lp->vlans[lp->mode == VLAN_NETWORK_ID ? cn->id : cn->vlan].network == cn->id))
-			net->target[net->n_targets++] = (struct flood_target){(uint16_t)i, lp->isolated, lp->kind == PORT_TUNNEL};
+			net->target[net->n_targets++] = (struct flood_target){
+				.port = (uint16_t)i,
+				.isolated = lp->isolated,
+				.tunnel = lp->kind == PORT_TUNNEL,
+				.told = lp->unknown && !(lp->unknown[cn->id / 64] >> cn->id % 64 & 1),
+			};
 	}
 	return net;
 }

@@ -31,6 +31,7 @@ struct lport {
 	bool underlay; // tunnels of this switch end in its network
 	struct membership untagged;
 	struct membership *vlans; // [4096] of a trunk, by VLAN; of a tunnel, by network id; else NULL
+	uint64_t *unknown;        // of a tunnel: bitmap of the networks, by id, whose unknown destinations are flooded into it
 	uint64_t *cvlans;         // dot1q-tunnel: bitmap of 4096 customer VLANs let in, NULL: all
 };
 
@@ -38,6 +39,8 @@ struct flood_target {
 	uint16_t port;
 	bool isolated;
 	bool tunnel; // nothing is flooded from tunnel to tunnel
+	bool told;   // all stations behind it are known
+	bool zero;   // targets are compared as bytes
 };
 
 // An L2 domain, immutable once published.

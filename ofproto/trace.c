@@ -7,6 +7,7 @@
 #include "row.h"
 #include "stage.h"
 #include "targets.h"
+#include "tunnel.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -184,6 +185,15 @@ static void format_core(const struct core_record *r, struct buf *b)
 	case CORE_CONSUMED:
 		buf_add(b, "the switch itself takes it");
 		break;
+	case CORE_TUNNEL_IN:
+		buf_add(b, "%s, %u bytes: %s packet, VNI %u", lport_name(r->port), r->len, tunnel_desc[r->proto % TUNNEL_FORMATS].name, r->flow);
+		if (r->out_kind)
+			buf_add(b, ": its frame comes in by %s, network %s", lport_name(r->reason),
+				network_get(r->network) ? network_get(r->network)->name : "?");
+		break;
+	case CORE_TUNNEL_OUT:
+		buf_add(b, "%s packet, VNI %u, %u bytes, by %s", tunnel_desc[r->proto % TUNNEL_FORMATS].name, r->flow, r->len, lport_name(r->port));
+		break;
 	case CORE_PUNTED:
 		buf_add(b, "to the switch's own stack, for %s", r->port < stage_count() ? stage_get((uint8_t)r->port)->name : "?");
 		break;
@@ -199,6 +209,7 @@ static const char *core_name(const struct core_record *r)
 		[CORE_COPY] = "flood",      [CORE_SENT] = "tx",   [CORE_DROPPED] = "drop", [CORE_QUEUED] = "tx",  [CORE_DIFFERS] = "flow",
 		[CORE_BECAUSE] = "row",     [CORE_FURTHER] = "copy",  [CORE_CHANGED] = "change", [CORE_MIRROR] = "copy",
 		[CORE_CONSUMED] = "own",    [CORE_PUNTED] = "own",
+		[CORE_TUNNEL_IN] = "tunnel", [CORE_TUNNEL_OUT] = "tunnel",
 	};
 	return r->kind < sizeof names / sizeof names[0] ? names[r->kind] : "?";
 }

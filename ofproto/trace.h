@@ -48,6 +48,8 @@ enum core_record_kind {
 	CORE_DIFFERS,  // the cached flow and a fresh decision are not the same: a defect
 	CORE_CONSUMED, // the switch itself took it
 	CORE_PUNTED,   // on its way to the switch's own stack
+	CORE_TUNNEL_IN,  // the frame in a tunnel's packet goes on
+	CORE_TUNNEL_OUT, // a tunnel header was put in front
 	CORE_CHANGED,  // fields that the step before it changed, see change.h
 };
 

@@ -19,7 +19,7 @@ static inline struct vlan_change vlan_between(const struct lport *in, const stru
 
 	if (tag == TAG_AS_RECEIVED)
 		return c;
-	bool consumed = tagged && in->mode != VLAN_DOT1Q_TUNNEL; // else the tag is the customer's, and payload
+	bool consumed = tagged && in->mode != VLAN_DOT1Q_TUNNEL && in->mode != VLAN_NETWORK_ID; // else the tag is the customer's, and payload
 	int bits = tag > 0 ? tag : 0;
 	uint16_t want = tag_asks_port(tag) ? lport_tag(out, net) : (uint16_t)(bits & 0xfff);
 	bool has = want || (bits & TAG_GIVEN);

@@ -46,6 +46,7 @@ struct port_worker {
 	// Packets whose flow is not known yet, in order. `guard` counts those of each hash class, so that a packet whose flow became known while
 	// an older packet of it still waits here joins the queue instead of overtaking.
 	uint16_t miss_head, miss_n;
+	uint32_t redirected_ms; // when a sender behind it was told of a better next hop last
 	uint16_t punted; // packets of the port that are with the main thread
 	uint32_t full_ms, full_last_ms; // since when forward_hold() has found it full now and then, and when the last time
 	uint16_t guard[MISS_GUARDS];

@@ -258,7 +258,13 @@ static uint16_t send_on(struct resolve *r, struct record *rec, const struct way 
 	f->out_kind = OUT_NONE;
 	r->net = net;
 	r->pkt->network = net->id;
-	if (!hops)
+	// RFC 1812 section 5.2.7.2, RFC 4861 section 8.2.
+	const struct router_port *in = hops ? NULL : router_port_get(rec->in);
+	bool back = in && in->redirects && in->id == w->out->id && next_is_v6(w) == w->v6 && router_port_prefix(in, w->v6, w->src) &&
+		    router_port_prefix(in, w->v6, w->next);
+	if (back)
+		f->flags |= FLOW_REDIRECT;
+	if (!hops && !back)
 		r->direct |= 1ULL << stage_router.index;
 	return fdb_send(r, rec->mac);
 }
@@ -385,6 +391,66 @@ static void respond(struct worker *w, struct pkt *p, uint8_t action)
 		pkt_drop(p, reason, row);
 }
 
+// The way of a packet that is not being decided: where its router sends it now. False: nowhere.
+static bool look_again(struct rte_mbuf *m, struct way *w)
+{
+	struct pkt *p = pkt_of(m);
+	uint8_t room[60], mac[6];
+	bool v6 = p->ethertype == 0x86dd;
+	const uint8_t *dst = rte_pktmbuf_read(m, 0, 6, mac), *ip = rte_pktmbuf_read(m, p->l3_ofs, v6 ? 40 : 20, room);
+	uint16_t reason;
+	unsigned hops;
+
+	*w = (struct way){.v6 = v6, .in = dst && ip ? router_port_with(p->network, dst) : NULL};
+	if (!w->in)
+		return false;
+	memcpy(w->src, ip + (v6 ? 8 : 12), v6 ? 16 : 4);
+	memcpy(w->dst, ip + (v6 ? 24 : 16), v6 ? 16 : 4);
+	w->tos = v6 ? (uint8_t)(((ip[0] & 15) << 4 | ip[1] >> 4) & 0xfc) : ip[1] & 0xfc;
+	w->hash = w->in->ports ? parse_flow_hash(m) : 0;
+	return through_routers(NULL, w, &hops, &reason) < 0;
+}
+
+struct redirect {
+	const struct router_port *rp;
+	struct config_ip src, target;
+	bool v6;
+	uint8_t mac[6];
+};
+
+static int make_redirect(struct rte_mbuf *m, void *arg)
+{
+	const struct redirect *d = arg;
+
+	return respond_redirect(m, d->rp->mac, &d->src, &d->target, d->v6 ? d->mac : NULL);
+}
+
+// Tells the sender of the next hop, once a second for each port.
+static __rte_noinline void redirect(struct worker *w, struct pkt *p, uint32_t adj)
+{
+	struct port_worker *pw = worker_port(w, p->in_port);
+	struct redirect d = {.v6 = p->ethertype == 0x86dd};
+	const struct config_prefix *from = NULL;
+	struct way way;
+
+	if (!pw || (pw->redirected_ms && w->now_ms - pw->redirected_ms < 1000) || !look_again(pkt_mbuf(p), &way))
+		return;
+	d.rp = way.in;
+	d.target.v6 = d.v6;
+	memcpy(d.target.b, way.next, 16);
+	// Of IPv6 it comes from the link-local address, by which hosts know their router.
+	for (unsigned i = 0; i < d.rp->n_addresses; i++)
+		if (d.rp->address[i].ip.v6 == d.v6 && (!d.v6 || ip_is_link_local(true, d.rp->address[i].ip.b)) && !from)
+			from = &d.rp->address[i];
+	if (!from || !respond_may(w, p->in_port, RESPOND_NET_UNREACHABLE))
+		return;
+	d.src = from->ip;
+	memcpy(d.mac, adjacency_get(adj)->dst, 6);
+	if (!w->dry)
+		pw->redirected_ms = w->now_ms ? w->now_ms : 1;
+	forward_back(w, p, make_redirect, &d);
+}
+
 static void router_run(struct worker *w, struct pkt **p, uint16_t n)
 {
 	for (unsigned i = 0; i < n; i++) {
@@ -400,6 +466,8 @@ static void router_run(struct worker *w, struct pkt **p, uint16_t n)
 			pkt_drop(p[i], STAGE_REASON(router, TTL), 0);
 			continue;
 		}
+		if (unlikely(p[i]->flags & FLOW_REDIRECT))
+			redirect(w, p[i], adj);
 		for (unsigned k = 0; k <= more; k++)
 			if (unlikely(!adjacency_apply(d, p[i]->l3_ofs, adjacency_get(adj)))) {
 				pkt_drop(p[i], (uint16_t)(forward_reason_base + flow_CHECKSUM), 0);
@@ -419,25 +487,9 @@ static void router_refresh(struct worker *w, const struct flow *f)
 // A packet waits for its neighbour. Which one that is may have changed on the way: it is looked up again.
 static void router_punted(struct rte_mbuf *m, uint8_t kind, uint16_t arg)
 {
-	struct pkt *p = pkt_of(m);
-	const struct lport *lp = lport_get(p->in_port);
-	uint8_t room[60], mac[12];
-	bool v6 = p->ethertype == 0x86dd;
-	const uint8_t *dst = rte_pktmbuf_read(m, 0, 12, mac);
-	const uint8_t *ip = rte_pktmbuf_read(m, p->l3_ofs, v6 ? 40 : 20, room);
-	uint16_t reason;
-	unsigned hops;
-	struct way w = {.v6 = v6, .in = lp && dst && ip ? router_port_with(p->network, dst) : NULL};
+	struct way w;
 
-	if (!w.in) {
-		punt_resume(m);
-		return;
-	}
-	memcpy(w.src, ip + (v6 ? 8 : 12), v6 ? 16 : 4);
-	memcpy(w.dst, ip + (v6 ? 24 : 16), v6 ? 16 : 4);
-	w.tos = v6 ? (uint8_t)(((ip[0] & 15) << 4 | ip[1] >> 4) & 0xfc) : ip[1] & 0xfc;
-	w.hash = w.in->ports ? parse_flow_hash(m) : 0;
-	if (through_routers(NULL, &w, &hops, &reason) >= 0) {
+	if (!look_again(m, &w)) {
 		punt_resume(m);
 		return;
 	}

@@ -3,8 +3,10 @@
 #include "capture.h"
 #include "clock.h"
 #include "offload.h"
+#include "topology.h"
 #include "trace.h"
 #include "parse.h"
+#include "tunnel.h"
 
 #include <rte_branch_prediction.h>
 #include <rte_cycles.h>
@@ -301,6 +303,16 @@ static void send_same(struct worker *w, struct lane *l, const struct port_dev *d
 		put_aside(w, l, pw->tx[i]);
 }
 
+// The batch of a tunnel's port goes on to the underlay's.
+static bool into_tunnel(struct worker *w, struct port_worker *pw)
+{
+	if (INSTRUMENTS && unlikely(w->watch & WATCH(CAPTURE_TX)) && lport_get(pw->id) && lport_get(pw->id)->kind == PORT_TUNNEL) {
+		capture_tx(w, pw->id, pw->tx, pw->tx_n);
+		capture_taken(w, pw->tx_n);
+	}
+	return tunnel_send(w, pw);
+}
+
 void egress_flush(struct worker *w, struct port_worker *pw)
 {
 	struct lane *l = lane_of(pw);
@@ -308,9 +320,11 @@ void egress_flush(struct worker *w, struct port_worker *pw)
 	unsigned n = pw->tx_n, same = pw->tx_same;
 	uint32_t bytes = pw->tx_bytes;
 
+	uint32_t queues = d ? d->ops->tx_queues(d->dev) : 0;
+	if (unlikely(!queues) && into_tunnel(w, pw))
+		return;
 	pw->tx_n = pw->tx_same = 0;
 	pw->tx_bytes = 0;
-	uint32_t queues = d ? d->ops->tx_queues(d->dev) : 0;
 	if (unlikely(!queues)) {
 		for (unsigned i = 0; i < n; i++)
 			worker_drop_tx(w, pw, pw->tx[i], TX_REASON(DISCONNECTED));

@@ -8,6 +8,7 @@
 #include "forward.h"
 #include "key.h"
 #include "load.h"
+#include "lldp_port.h"
 #include "metrics.h"
 #include "pages.h"
 #include "port.h"
@@ -499,6 +500,7 @@ int main(int argc, char *argv[])
 	capture_stop_all();
 	export_stop(); // while its flows are still there
 	ledger_end();
+	lldp_port_close();
 	stack_stop();
 	port_close_all();
 	uplink_close();

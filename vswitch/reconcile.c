@@ -2,10 +2,10 @@
 #include "reconcile.h"
 #include "bond.h"
 #include "capture.h"
-#include "clock.h"
 #include "control.h"
 #include "export.h"
 #include "forward.h"
+#include "lldp_port.h"
 #include "metrics.h"
 #include "number.h"
 #include "port.h"
@@ -77,7 +77,7 @@ void reconcile(struct config *c, struct db *db)
 		log_line('e', "config", "not all of the configuration could be applied: %s", strerror(-rc));
 	port_reconcile_end(c);
 	metrics_reconcile(c);
-	uplink_run(clock_ns());
+	uplink_reconcile(c);
 	thread_assign(false);
 	export_reconcile(c);
 	keep_errors(c);
@@ -116,6 +116,9 @@ static void report_state(struct port *p, struct db *db)
 		kv[n++] = (struct db_kv){"problem", s.problem};
 	if (p->bond && port_get(p->bond))
 		kv[n++] = (struct db_kv){"bond", port_get(p->bond)->name};
+	char neighbour[96];
+	if (lldp_port_neighbour(p->id, neighbour))
+		kv[n++] = (struct db_kv){"neighbour", neighbour};
 	for (unsigned i = 0; i < s.n_status; i++)
 		kv[n++] = (struct db_kv){s.status[i].key, s.status[i].value};
 	char unknown[LOSS_N * 24] = "";

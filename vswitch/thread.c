@@ -9,6 +9,7 @@
 #include "probe.h"
 #include "punt.h"
 #include "table_stat.h"
+#include "tunnel.h"
 
 #include <errno.h>
 #include <numa.h>
@@ -150,6 +151,8 @@ static unsigned poll_queues(struct thread *t, const struct rxq_list *list)
 		__atomic_store_n(&q->stats->packets, q->stats->packets + n, __ATOMIC_RELAXED);
 		__atomic_store_n(&q->stats->bursts, q->stats->bursts + 1, __ATOMIC_RELAXED);
 	}
+	if (unlikely(t->w.tally.misses))
+		active += tunnel_misses(&t->w);
 	t->w.resolve_budget = active > 1 ? BUDGET_SHARED : BUDGET_ALONE;
 	return active;
 }

@@ -5,6 +5,7 @@
 #include "control.h"
 #include "kernel_link.h"
 #include "link.h"
+#include "lldp_port.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@ void uplink_init(const char *host, void (*ring)(void))
 {
 	bond_init(host);
 	bond_verbs_init();
+	lldp_port_init(host);
 	link_ring = ring;
 }
 
@@ -27,6 +29,8 @@ static void dispatch(uint64_t now)
 
 		if (frame[12] == LINK_SLOW_TYPE >> 8 && frame[13] == (LINK_SLOW_TYPE & 0xff))
 			bond_receive(port, frame, m->data_len, now);
+		else
+			lldp_port_receive(port, frame, m->data_len, now);
 		rte_pktmbuf_free(m);
 	}
 }
@@ -48,7 +52,14 @@ bool uplink_run(uint64_t now)
 {
 	watch();
 	dispatch(now);
-	return bond_run(now);
+	bool news = lldp_port_run(now);
+	return bond_run(now) | news;
+}
+
+void uplink_reconcile(const struct config *c)
+{
+	lldp_port_reconcile(c);
+	uplink_run(clock_ns());
 }
 
 void uplink_wait(void)

@@ -2,6 +2,8 @@
 #ifndef VSWITCH_UPLINK_H
 #define VSWITCH_UPLINK_H
 
+#include "config.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -9,6 +11,8 @@
 void uplink_init(const char *host, void (*ring)(void));
 // Returns whether something changed that ports report, or that the assignment of queues depends on.
 bool uplink_run(uint64_t now);
+// Once ports and their devices are as wanted.
+void uplink_reconcile(const struct config *);
 void uplink_wait(void);
 void uplink_close(void);
 

@@ -7,12 +7,14 @@
 m0 and m1 are kernel interfaces, the members of bond0; p0 and p1 are their other ends.
 """
 
+import random
 import struct
 import time
 
 import pytest
 
 from net import BROADCAST, SLOW, Wire, frame, mac, mac_bytes, run, wait_for
+from ovs import Ovs
 
 
 @pytest.fixture
@@ -210,3 +212,104 @@ def test_failover(bond, mode):
     gaps = [b - a for a, b in zip(arrived, arrived[1:]) if b > cut - 0.1 and a < cut + 1]
     print(f"{mode}: {n} packets, longest time without one around the failure {max(gaps) * 1000:.1f} ms")
     assert arrived[-1] > stop - 1
+
+
+def lacp(lab):
+    return {row["member"]: row for row in lab.ask("lacp/list")}
+
+
+def settled(lab):
+    return all("collecting" in r["actor_state"] and "distributing" in r["actor_state"] and "distributing" in r["partner_state"] for r in lacp(lab).values())
+
+
+def test_lacp_with_ovs(bond):
+    """802.3ad with Open vSwitch's user-space datapath.
+
+        t1 --- weir bond0 === p0, p1 bond OVS br --- host
+    """
+    for i in range(2):
+        bond.wire.pop(f"m{i}").close()
+    run("ip", "link", "add", "host", "type", "veth", "peer", "name", "hostp")
+    for name in ("host", "hostp"):
+        run("ip", "link", "set", "dev", name, "up")
+    try:
+        with Ovs() as peer:
+            peer.vsctl("add-br", "br", "--", "set", "bridge", "br", "datapath_type=netdev", "other_config:mac-learning-fallback=true",
+                       "--", "add-port", "br", "hostp",
+                       "--", "add-bond", "br", "up", "p0", "p1", "lacp=active", "bond_mode=balance-tcp", "other_config:lacp-time=fast")
+            make(bond, "802.3ad", "options:lacp-time=fast")
+            wait_for(lambda: settled(bond), 30 * SLOW, lambda: f"agreement: {lacp(bond)}\n{peer.appctl('lacp/show')}", 0.1)
+            assert states(bond) == {"m0": "in use", "m1": "in use"}
+            said = peer.appctl("lacp/show")
+            assert said.count("current attached") == 2, said
+            one, two = lacp(bond).values()
+            assert one["actor_system"] in said and one["partner_system"] == two["partner_system"] and one["partner_key"] == two["partner_key"]
+            assert one["rx"] > 1 and one["tx"] > 1 and not one["bad"]
+            with Wire("host") as host:
+                # Both ways, each frame once.
+                frames = flows(100)
+                host.clear()
+                for f in frames:
+                    bond.wire["t1"].send(f)
+                got = [f for f in host.wait(100) if f[12:14] == b"\x08\0"]
+                assert sorted(got) == sorted(frames)
+                sent = members(bond)
+                assert sent["m0"]["tx_packets"] > 20 and sent["m1"]["tx_packets"] > 20
+                bond.wire["t1"].clear()
+                back = [f[6:12] + f[:6] + f[12:] for f in frames]
+                for f in back:
+                    host.send(f)
+                assert sorted(f for f in bond.wire["t1"].wait(100) if f[12:14] == b"\x08\0") == sorted(back)
+                assert bond.fdb("blue")[mac(2)]["port"] == "bond0"
+                run("ip", "link", "set", "dev", "p1", "down")
+                wait_for(lambda: states(bond) == {"m0": "in use", "m1": "down"}, 10 * SLOW, lambda: f"m1 to go: {states(bond)}", 0.01)
+                host.clear()
+                for f in frames:
+                    bond.wire["t1"].send(f)
+                assert sorted(f for f in host.wait(100) if f[12:14] == b"\x08\0") == sorted(frames)
+                run("ip", "link", "set", "dev", "p1", "up")
+                wait_for(lambda: settled(bond), 30 * SLOW, lambda: f"agreement again: {lacp(bond)}", 0.1)
+                # LACP is switched off there: nobody is left to agree with, and what hears nothing passes nothing.
+                peer.vsctl("set", "port", "up", "lacp=off")
+                wait_for(lambda: not bond.port("bond0")["status"].get("sending"), 30 * SLOW, "the partner to be missed", 0.1)
+                assert "agreed with a partner" in bond.port("bond0")["status"]["problem"]
+                with Wire("p0") as wire:
+                    wire.send(frame(2, BROADCAST))
+                wait_for(lambda: bond.drops("m0").get("link.INACTIVE"), 10 * SLOW, "a drop", 0.01)
+                bond.weirctl("port", "set", "bond0", "options:lacp-fallback=true")
+                wait_for(lambda: sorted(states(bond).values()) == ["in use", "stands by"], 10 * SLOW, lambda: f"one to be used: {states(bond)}", 0.1)
+                peer.vsctl("set", "port", "up", "lacp=passive")
+                wait_for(lambda: settled(bond), 30 * SLOW, lambda: f"agreement with one who waits: {lacp(bond)}", 0.1)
+    finally:
+        run("ip", "link", "del", "host", check=False)
+        for i in range(2):
+            bond.wire[f"m{i}"] = Wire(f"p{i}")
+
+
+def test_lacp_rubbish(bond):
+    """Anything in frames of slow protocols: counted, and nothing more."""
+    make(bond, "802.3ad")
+    random.seed(3)
+    head = bytes.fromhex("0180c2000002") + mac_bytes(mac(9)) + bytes.fromhex("8809")
+    before = bond.stats("m0")
+    for i in range(200):
+        body = bytes(random.randrange(256) for _ in range(random.randrange(1, 110)))
+        bond.wire["m0"].send((head + bytes([1 + i % 2]) + body).ljust(60, b"\0"))
+    wait_for(lambda: lacp(bond)["m0"]["bad"] + lacp(bond)["m0"]["markers_ignored"] + lacp(bond)["m0"]["markers"] >= 195, 10 * SLOW,
+             lambda: f"them to be read: {lacp(bond)['m0']}", 0.05)
+    after = bond.stats("m0")
+    assert after["consumed"] + after["dropped"] - before["consumed"] - before["dropped"] == 200
+    assert states(bond)["m0"] == "stands by" and bond.stats("bond0")["rx_packets"] == 0
+    # A marker is answered.
+    bond.wire["m0"].clear()
+    marker = head + bytes([2, 1, 1, 16]) + bytes(range(14)) + bytes(92)
+    answers = []
+
+    def answered():  # five a second are
+        bond.wire["m0"].send(marker)
+        answers.extend(f for f in bond.wire["m0"].received() if f[14] == 2 and f[18:32] == bytes(range(14)))
+        return answers
+
+    wait_for(answered, 10 * SLOW, "an answer", 0.2)
+    answer = answers[0]
+    assert answer[15:18] == bytes([1, 2, 16]) and answer[18:32] == bytes(range(14)) and answer[6:12] != mac_bytes(mac(9))

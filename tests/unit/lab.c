@@ -2,6 +2,7 @@
 #include "lab.h"
 #include "compose.h"
 #include "punt.h"
+#include "tunnel.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -120,6 +121,8 @@ static void flush(struct worker *w, struct port_worker *pw)
 	assert_true(pw->tx_same <= pw->tx_n);
 	if (pw->tx_same == pw->tx_n)
 		check_same(pw);
+	if (tunnel_send(w, pw))
+		return;
 	for (unsigned i = 0; i < pw->tx_n; i++) {
 		struct rte_mbuf *m = pw->tx[i];
 

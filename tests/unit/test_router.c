@@ -70,7 +70,7 @@ static void check_routed(const uint8_t *d, bool v6, uint8_t ttl)
 	assert_memory_equal(d, macs, 12);
 	assert_int_equal(d[14 + (v6 ? 7 : 8)], ttl);
 	if (!v6)
-		assert_int_equal(adjacency_sum(d + 14), 0xffff);
+		assert_true(adjacency_sum_right(d + 14));
 }
 
 static void from_network_to_network(void **state)
@@ -236,9 +236,39 @@ static void router_behind_router(void **state)
 	lab_send(a->id, V4 "10.4.0.10,nw_ttl=64");
 	assert_memory_equal(sent(), "\x02\x00\x00\x00\x00\x0c\x02\x00\x00\x00\x40\x02", 12);
 	assert_int_equal(lab.sent[0].bytes[22], 62);
-	assert_int_equal(adjacency_sum(lab.sent[0].bytes + 14), 0xffff);
+	assert_true(adjacency_sum_right(lab.sent[0].bytes + 14));
 	lab_expect_drop(a->id, V4 "10.4.0.10,nw_ttl=2", "router.TTL");
 	lab_expect_drop(a->id, V4 "10.5.0.1", "router.LOOP");
+}
+
+// The next hop is in the sender's own network: its packet goes there, and it is told, once a second.
+static void redirects(void **state)
+{
+	struct config_port *c = lab_port("c", VLAN_ACCESS, blue);
+
+	lab_address(c, "02:00:00:00:00:0c");
+	lab_ip(c, "10.1.0.254");
+	lab_ip(c, "fd01::254");
+	lab_route(r1, "10.6.0.0/16", ROUTE_UNICAST, "10.1.0.254", NULL);
+	lab_route(r1, "fd06::/16", ROUTE_UNICAST, "fd01::254", NULL);
+	lab_apply();
+	for (int i = 0; i < 4; i++) {
+		const char *text = i < 2 ? V4 "10.6.0.1,nw_ttl=64" : V6 "fd06::1,nw_ttl=64";
+		unsigned at = i < 2 ? 34 : 54;
+
+		lab_send(a->id, text);
+		const struct lab_sent *on = lab_sent_to(c->id), *told = lab_sent_to(a->id);
+		assert_non_null(on);
+		assert_memory_equal(on->bytes, "\x02\x00\x00\x00\x00\x0c\x02\x00\x00\x00\x10\x01", 12);
+		assert_int_equal(told != NULL, i % 2 == 0);
+		if (told)
+			assert_int_equal(told->bytes[at], i < 2 ? 5 : 137);
+		if (told && i < 2)
+			assert_memory_equal(told->bytes + 38, "\x0a\x01\x00\xfe", 4);
+		if (i == 1)
+			lab_advance_ms(1000);
+	}
+	assert_int_equal(lab_count(a->id, COUNT_COPIES), 2);
 }
 
 static void wrong_rows(void **state)
@@ -261,6 +291,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(not_routed, setup, teardown),
 		cmocka_unit_test_setup_teardown(neighbours, setup, teardown),
 		cmocka_unit_test_setup_teardown(router_behind_router, setup, teardown),
+		cmocka_unit_test_setup_teardown(redirects, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_rows, setup, teardown),
 	};
 	lab_eal();

@@ -1,0 +1,572 @@
+// tunnel_path: bursts through tunnels, on the workers. See tunnel.h.
+#include "forward.h"
+#include "key.h"
+#include "offload.h"
+#include "parse.h"
+#include "trace.h"
+#include "tunnel.h"
+#include "worker.h"
+
+#include <string.h>
+#include <rte_branch_prediction.h>
+#include <rte_byteorder.h>
+
+#define HEADERS_MAX 384 // what tunnel_open() may have to read: IPv4 and GENEVE options at their longest
+
+enum {
+	PROTO_TCP = 6,
+	PROTO_UDP = 17,
+	ETH_IPV4 = 0x0800,
+	ETH_IPV6 = 0x86dd,
+};
+
+// ---- receive
+
+// Frames on their way in, all of one burst.
+struct arrivals {
+	struct rte_mbuf *m[BURST];
+	struct trace *t[BURST];
+	uint32_t whence[BURST]; // port << 16 | network
+	uint32_t traced;
+	unsigned n;
+	bool mixed;             // not all of one port and network
+};
+
+// Whose packet it is: what the last one had is likely what the next one has.
+struct known {
+	uint32_t key;
+	bool v6;
+	uint8_t src[16];
+	uint32_t whence; // 0: nothing is known
+	bool tags;
+};
+
+static inline bool is_known(const struct known *k, const struct tunnel_packet *f)
+{
+	uint32_t a, b;
+
+	memcpy(&a, k->src, 4);
+	memcpy(&b, f->src, 4);
+	if (a != b || k->key != f->key || k->v6 != f->v6 || !k->whence)
+		return false;
+	return likely(!f->v6) || !memcmp(k->src + 4, f->src + 4, 12);
+}
+
+// 0, or the reason to drop for.
+static __rte_noinline uint16_t find_out(struct known *k, const struct tunnel_table *t, const struct tunnel_packet *f)
+{
+	uint16_t port = tunnel_find_remote(t, f->v6, f->src), network = tunnel_find_network(t, f->key);
+	const struct lport *lp = port ? lport_get(port) : NULL;
+
+	k->whence = 0;
+	if (!lp)
+		return TUNNEL_REASON(UNKNOWN_REMOTE);
+	if (!network || !lp->vlans || lp->vlans[network].network != network)
+		return TUNNEL_REASON(UNKNOWN_VNI);
+	*k = (struct known){.key = f->key, .v6 = f->v6, .whence = (uint32_t)port << 16 | network, .tags = t->network[network].tags};
+	memcpy(k->src, f->src, f->v6 ? 16 : 4);
+	return 0;
+}
+
+static void trace_in(struct trace *t, const struct lport *lp, const struct rte_mbuf *m, const struct tunnel_packet *f, uint32_t whence)
+{
+	struct core_record r = {.kind = CORE_TUNNEL_IN,
+				.port = lp->id,
+				.len = m->pkt_len,
+				.proto = (uint8_t)(f->key >> 24),
+				.flow = f->key & 0xffffff,
+				.out_kind = (uint8_t)(whence >> 16 != 0),
+				.reason = (uint16_t)(whence >> 16),
+				.network = (uint16_t)whence};
+
+	trace_put(t, TRACE_CORE, &r, sizeof r);
+}
+
+// A packet of a tunnel that is not let in: on the ledger of the underlay's port.
+static __rte_noinline void refuse(struct worker *w, const struct lport *lp, struct rte_mbuf *m, uint16_t reason, uint64_t tsc, struct trace *t)
+{
+	struct pkt *p = pkt_of(m);
+
+	*p = (struct pkt){.trace = t, .rx_tsc = tsc};
+	p->in_port = p->origin = lp->id;
+	worker_drop(w, m, reason);
+}
+
+// The congestion that the underlay marked becomes the inner packet's. `d`: its frame, `have` bytes of it. False: drop.
+static __rte_noinline bool mark_congestion(uint8_t *d, uint32_t have, uint8_t outer)
+{
+	unsigned l3 = 14;
+	uint16_t type = (uint16_t)(d[12] << 8 | d[13]);
+
+	for (unsigned tags = 0; (type == 0x8100 || type == 0x88a8) && tags < 2 && l3 + 4 <= have; tags++, l3 += 4)
+		type = (uint16_t)(d[l3 + 2] << 8 | d[l3 + 3]);
+	if (l3 + 20 > have || (type != ETH_IPV4 && type != ETH_IPV6))
+		return true; // no ECN
+	uint8_t *ip = d + l3;
+	unsigned inner = type == ETH_IPV4 ? ip[1] & 3u : ip[1] >> 4 & 3u;
+	int ecn = tunnel_ecn(inner, outer);
+	if (ecn < 0)
+		return false;
+	if (type == ETH_IPV6) {
+		ip[1] = (uint8_t)((ip[1] & 0xcf) | ecn << 4);
+		return true;
+	}
+	uint32_t sum = (uint32_t)(ip[10] << 8 | ip[11]) + inner + (uint16_t)~(unsigned)ecn; // RFC 1624, equation 4, of the complement
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum += sum >> 16;
+	ip[10] = (uint8_t)(sum >> 8);
+	ip[11] = (uint8_t)sum;
+	ip[1] = (uint8_t)((ip[1] & 0xfc) | ecn);
+	return true;
+}
+
+// Makes m the frame in it. 0, or the reason to drop for.
+static inline uint16_t unwrap(struct worker *w, struct rte_mbuf **mp, const struct tunnel_packet *f, bool tags)
+{
+	struct rte_mbuf *m = *mp;
+	const uint8_t *d = rte_pktmbuf_mtod_offset(m, const uint8_t *, f->ofs);
+	uint16_t type;
+
+	if (unlikely(m->data_len < f->ofs + 54u && m->nb_segs > 1)) { // what is written and read below
+		struct rte_mbuf *own = pkt_own_headers(m, (uint16_t)(f->ofs + 128), w->pool);
+
+		if (!own)
+			return TX_REASON(NO_MEMORY);
+		*mp = m = own;
+		d = rte_pktmbuf_mtod_offset(m, const uint8_t *, f->ofs);
+	}
+	memcpy(&type, d + 12, 2);
+	if (unlikely(type == RTE_STATIC_BSWAP16(0x8100) || type == RTE_STATIC_BSWAP16(0x88a8)) && !tags)
+		return TUNNEL_REASON(INNER_VLAN);
+	if (unlikely(f->tos & 3) && !mark_congestion(rte_pktmbuf_mtod_offset(m, uint8_t *, f->ofs), m->data_len - f->ofs, f->tos & 3))
+		return TUNNEL_REASON(CONGESTION);
+	if (unlikely(f->ofs + f->len != m->pkt_len)) // padding of the underlay's link
+		pkt_truncate(m, f->ofs + f->len);
+	m->ol_flags &= ~(uint64_t)(RTE_MBUF_F_RX_L4_CKSUM_MASK | RTE_MBUF_F_RX_IP_CKSUM_MASK); // they said it of the outer packet
+	m->data_off = (uint16_t)(m->data_off + f->ofs);
+	m->data_len = (uint16_t)(m->data_len - f->ofs);
+	m->pkt_len -= f->ofs;
+	return 0;
+}
+
+// Frames of several ports or networks: each in turn with those that are of the same.
+static __rte_noinline void forward_mixed(struct worker *w, struct arrivals *a, uint64_t tsc)
+{
+	while (a->n) {
+		struct rte_mbuf *m[BURST];
+		struct trace *t[BURST];
+		uint32_t whence = a->whence[0], traced = 0, rest_traced = 0;
+		unsigned n = 0, rest = 0;
+
+		for (unsigned i = 0; i < a->n; i++) {
+			bool has = a->traced >> i & 1;
+
+			if (a->whence[i] == whence) {
+				m[n] = a->m[i];
+				t[n] = a->t[i];
+				traced |= (uint32_t)has << n++;
+			} else {
+				a->m[rest] = a->m[i];
+				a->t[rest] = a->t[i];
+				a->whence[rest] = a->whence[i];
+				rest_traced |= (uint32_t)has << rest++;
+			}
+		}
+		a->n = rest;
+		a->traced = rest_traced;
+		forward_arrived(w, (uint16_t)(whence >> 16), (uint16_t)whence, m, n, tsc, traced, t);
+	}
+}
+
+unsigned tunnel_receive(struct worker *w, const struct lport *lp, struct rte_mbuf **m, unsigned n, uint64_t tsc, uint32_t *traced, struct trace **t)
+{
+	const struct tunnel_table *table = rcu_read(tunnel_table);
+	uint32_t had = *traced, kept_traced = 0;
+	struct known known = {.whence = 0};
+	struct arrivals a;
+	unsigned kept = 0;
+
+	if (unlikely(!table))
+		return n;
+	a.n = a.traced = 0;
+	a.mixed = false;
+	for (unsigned i = 0; i < n; i++) {
+		struct trace *trace = unlikely(had >> i & 1) ? t[i] : NULL;
+		struct tunnel_packet f = {.key = 0};
+		uint16_t verdict = tunnel_open(table, lp, m[i], &f);
+
+		if (unlikely(verdict == TUNNEL_SPLIT)) {
+			struct rte_mbuf *own = pkt_own_headers(m[i], HEADERS_MAX, w->pool);
+
+			m[i] = own ? own : m[i];
+			verdict = own ? tunnel_open(table, lp, own, &f) : TX_REASON(NO_MEMORY);
+		}
+		if (unlikely(verdict == TUNNEL_OTHER || verdict == TUNNEL_SPLIT)) {
+			if (trace) {
+				t[kept] = trace;
+				kept_traced |= 1u << kept;
+			}
+			m[kept++] = m[i];
+			continue;
+		}
+		if (likely(!verdict) && unlikely(!is_known(&known, &f)))
+			verdict = find_out(&known, table, &f);
+		if (unlikely(trace))
+			trace_in(trace, lp, m[i], &f, verdict ? 0 : known.whence);
+		if (likely(!verdict))
+			verdict = unwrap(w, &m[i], &f, known.tags);
+		if (unlikely(verdict)) {
+			refuse(w, lp, m[i], verdict, tsc, trace);
+			continue;
+		}
+		*pkt_arrival(m[i]) = (uint16_t)known.whence;
+		a.m[a.n] = m[i];
+		a.whence[a.n] = known.whence;
+		a.mixed |= known.whence != a.whence[0];
+		if (unlikely(trace)) {
+			a.t[a.n] = trace;
+			a.traced |= 1u << a.n;
+		}
+		a.n++;
+	}
+	*traced = kept_traced;
+	if (!a.n)
+		return kept;
+	worker_count(w, lp->id, COUNT_CONSUMED, a.n);
+	if (likely(!a.mixed))
+		forward_arrived(w, (uint16_t)(a.whence[0] >> 16), (uint16_t)a.whence[0], a.m, a.n, tsc, a.traced, a.t);
+	else
+		forward_mixed(w, &a, tsc);
+	return kept;
+}
+
+uint16_t tunnel_unwrap(struct worker *w, const struct lport *lp, struct rte_mbuf **m)
+{
+	const struct tunnel_table *table = rcu_read(tunnel_table);
+	struct trace *trace = pkt_of(*m)->trace;
+	struct known known = {.whence = 0};
+	struct tunnel_packet f = {.key = 0};
+	uint16_t verdict = table ? tunnel_open(table, lp, *m, &f) : TUNNEL_OTHER;
+
+	if (verdict == TUNNEL_OTHER || verdict == TUNNEL_SPLIT)
+		return lp->id;
+	if (!verdict)
+		verdict = find_out(&known, table, &f);
+	if (trace)
+		trace_in(trace, lp, *m, &f, verdict ? 0 : known.whence);
+	if (!verdict)
+		verdict = unwrap(w, m, &f, known.tags);
+	if (verdict) {
+		refuse(w, lp, *m, verdict, pkt_of(*m)->rx_tsc, trace);
+		return 0;
+	}
+	*pkt_arrival(*m) = (uint16_t)known.whence;
+	return (uint16_t)(known.whence >> 16);
+}
+
+unsigned tunnel_misses(struct worker *w)
+{
+	const struct tunnel_table *t = rcu_read(tunnel_table);
+	unsigned left = 0;
+
+	for (unsigned i = 0; t && i < t->n_ports; i++) {
+		const struct port_worker *pw = worker_port(w, t->port[i]);
+
+		if (pw && pw->miss_n)
+			left += forward_misses(w, t->port[i]) > 0;
+	}
+	return left;
+}
+
+// ---- send
+
+static inline void put16(uint8_t *b, uint32_t v)
+{
+	uint16_t be = rte_cpu_to_be_16((uint16_t)v);
+
+	memcpy(b, &be, 2);
+}
+
+// The same for all packets of a connection's direction: spreads tunnels over paths and queues. Cheaper than parse_flow_hash() for what most packets are.
+static inline uint32_t spread(struct rte_mbuf *m, const struct pkt *p, const uint8_t *d)
+{
+	uint64_t addresses;
+	uint32_t ports;
+
+	if (unlikely(p->ethertype != ETH_IPV4 || (p->proto != PROTO_TCP && p->proto != PROTO_UDP) || !p->l4_len || p->class == CLASS_FRAG_FIRST ||
+		     m->data_len < p->l4_ofs + 4u))
+		return parse_flow_hash(m);
+	memcpy(&addresses, d + p->l3_ofs + 12, 8);
+	memcpy(&ports, d + p->l4_ofs, 4);
+	return (uint32_t)key_mum(addresses ^ key_secret[0], ports ^ key_secret[1]);
+}
+
+static inline uint8_t tos_of(const struct pkt *p, const uint8_t *d)
+{
+	if (likely(p->ethertype == ETH_IPV4 && p->l3_ofs))
+		return d[p->l3_ofs + 1];
+	if (p->ethertype == ETH_IPV6 && p->l3_ofs)
+		return (uint8_t)(d[p->l3_ofs] << 4 | d[p->l3_ofs + 1] >> 4);
+	return 0;
+}
+
+// What is written into each header. `o`: its first byte, `len` bytes with what is behind it; vni: as the tunnel header has it in its last four bytes.
+static inline void fill_in(struct rte_mbuf *m, uint8_t *o, const struct tunnel_header *h, uint32_t len, uint32_t vni, uint8_t tos, uint32_t hash)
+{
+	static __thread uint16_t identification;
+	uint8_t *ip = o + h->l3, *l4 = o + h->l4;
+	uint32_t l3_len = len - h->l3;
+
+	// ECN is copied (RFC 6040 section 4.1), DSCP too unless it is given.
+	if (likely(!h->v6)) {
+		if (unlikely(!h->inherits))
+			tos = (uint8_t)((tos & 3) | (ip[1] & 0xfc));
+		uint32_t sum = h->sum + rte_cpu_to_be_16((uint16_t)l3_len) + ((uint32_t)tos << 8); // words as they are in memory
+
+		if (unlikely(!h->df)) { // RFC 6864
+			uint16_t id = ++identification;
+
+			memcpy(ip + 4, &id, 2);
+			sum += id;
+		}
+		put16(ip + 2, l3_len);
+		ip[1] = tos;
+		sum = (sum & 0xffff) + (sum >> 16);
+		sum = (sum & 0xffff) + (sum >> 16);
+		uint16_t check = (uint16_t)~sum;
+		memcpy(ip + 10, &check, 2);
+	} else {
+		if (unlikely(!h->inherits))
+			tos = (uint8_t)((tos & 3) | (ip[0] << 4 & 0xf0) | (ip[1] >> 4 & 0x0c));
+		// With a flow label, so that routers needn't look behind the header (RFC 6438).
+		uint32_t word = rte_cpu_to_be_32(0x60000000u | (uint32_t)tos << 20 | (hash >> 8 & 0xfffff));
+
+		memcpy(ip, &word, 4);
+		put16(ip + 4, l3_len - 40);
+	}
+	memcpy(o + h->len - 4, &vni, 4);
+	if (unlikely(!h->udp))
+		return;
+	uint32_t udp_len = len - h->l4;
+	put16(l4, 0xc000 | (hash & 0x3fff)); // RFC 7348 section 5: from the dynamic ports
+	put16(l4 + 4, udp_len);
+	if (likely(!h->checksum))
+		return;
+	// Asked for, so that a device may do it.
+	uint32_t sum = h->pseudo + rte_cpu_to_be_16((uint16_t)udp_len);
+	uint16_t pseudo = (uint16_t)((sum & 0xffff) + (sum >> 16));
+	memcpy(l4 + 6, &pseudo, 2);
+	m->ol_flags |= RTE_MBUF_F_TX_UDP_CKSUM | (h->v6 ? RTE_MBUF_F_TX_IPV6 : RTE_MBUF_F_TX_IPV4);
+	m->l2_len = h->l3;
+	m->l3_len = (uint64_t)(h->l4 - h->l3);
+	m->l4_len = 8;
+	pkt_of(m)->l4_len = 8;
+}
+
+// Packets of one tunnel on their way out.
+struct departure {
+	struct worker *w;
+	struct port_worker *pw;        // the tunnel's
+	struct port_worker *out;       // the underlay's
+	const struct tunnel_table *table;
+	const struct tunnel_way *way;
+	// Of the network of the last packet:
+	uint16_t network;
+	bool tags;
+	uint16_t refused;              // reason why its packets can't go
+	uint32_t vni;                  // as the tunnel header has it
+	const struct tunnel_header *h;
+	// What left.
+	uint32_t packets;
+	uint64_t bytes;
+};
+
+static __rte_noinline void turn_to(struct departure *d, uint16_t network)
+{
+	const struct tunnel_network *tn = d->table ? &d->table->network[network] : NULL;
+
+	d->network = network;
+	d->h = NULL;
+	d->refused = TUNNEL_REASON(NO_VNI);
+	if (!tn || !tn->used)
+		return;
+	d->refused = TUNNEL_REASON(NO_NEXT_HOP);
+	enum tunnel_format f = tn->key >> 24;
+	const struct tunnel_header *h = d->way ? &d->way->header[f] : NULL;
+	d->out = h && h->out && !d->w->dry ? worker_port(d->w, h->out) : NULL;
+	if (!h || !h->out || (!d->out && !d->w->dry))
+		return;
+	d->h = h;
+	d->tags = tn->tags;
+	d->refused = 0;
+	d->vni = rte_cpu_to_be_32(f == TUNNEL_GRE ? tn->key & 0xffffff : tn->key << 8);
+}
+
+static void trace_out(struct departure *d, struct rte_mbuf *m)
+{
+	struct core_record r = {.kind = CORE_TUNNEL_OUT,
+				.port = d->h->out,
+				.reason = d->pw->id,
+				.network = d->network,
+				.proto = (uint8_t)(d->table->network[d->network].key >> 24),
+				.flow = d->table->network[d->network].key & 0xffffff,
+				.len = m->pkt_len};
+
+	trace_put(pkt_of(m)->trace, TRACE_CORE, &r, sizeof r);
+}
+
+// Into the batch of the underlay's port.
+static inline void depart(struct departure *d, struct rte_mbuf *m, bool plain)
+{
+	struct port_worker *out = d->out;
+	struct pkt *p = pkt_of(m);
+
+	p->out = d->h->out;
+	if (unlikely(p->trace))
+		trace_out(d, m);
+	if (unlikely(d->w->dry)) {
+		d->w->send_dry(d->w, m);
+		return;
+	}
+	if (!out->tx_dirty) {
+		out->tx_dirty = true;
+		d->w->tx_dirty[d->w->n_tx_dirty++] = out->id;
+	}
+	if (!out->tx_n)
+		out->tx_origin = p->origin;
+	else if (out->tx_origin != p->origin)
+		out->tx_same = 0; // never again tx_n, before the batch leaves
+	out->tx[out->tx_n++] = m;
+	if (likely(plain)) {
+		out->tx_same++;
+		out->tx_bytes += m->pkt_len;
+	}
+	if (unlikely(out->tx_n == TX_BATCH))
+		d->w->flush(d->w, out);
+}
+
+// A packet of one buffer that nobody shares, with room in front and no wishes.
+static inline void wrap(struct departure *d, struct rte_mbuf *m, bool plain)
+{
+	const struct tunnel_header *h = d->h;
+	struct pkt *p = pkt_of(m);
+	uint8_t *inner = rte_pktmbuf_mtod(m, uint8_t *);
+	uint32_t hash = spread(m, p, inner);
+	uint8_t tos = tos_of(p, inner);
+
+	d->packets++;
+	d->bytes += m->pkt_len;
+	memcpy(inner - TUNNEL_ROOM, h->bytes, TUNNEL_ROOM);
+	m->data_off = (uint16_t)(m->data_off - h->len);
+	m->data_len = (uint16_t)(m->data_len + h->len);
+	m->pkt_len += h->len;
+	p->hash = hash;
+	fill_in(m, inner - h->len, h, m->pkt_len, d->vni, tos, hash);
+	depart(d, m, plain);
+}
+
+// Any packet that asks for nothing any more: the header is in a buffer of its own if the first one is shared or has no room.
+static void wrap_any(struct departure *d, struct rte_mbuf *m)
+{
+	if (m->pkt_len > UINT16_MAX - TUNNEL_ROOM) {
+		worker_drop_tx(d->w, d->pw, m, TX_REASON(OFFLOAD));
+		return;
+	}
+	if (RTE_MBUF_DIRECT(m) && rte_mbuf_refcnt_read(m) == 1 && rte_pktmbuf_headroom(m) >= TUNNEL_ROOM) {
+		wrap(d, m, false);
+		return;
+	}
+	struct rte_mbuf *head = rte_pktmbuf_alloc(d->w->pool);
+	if (!head) {
+		worker_drop_tx(d->w, d->pw, m, TX_REASON(NO_MEMORY));
+		return;
+	}
+	const struct tunnel_header *h = d->h;
+	const uint8_t *inner = rte_pktmbuf_mtod(m, const uint8_t *);
+	uint8_t *o = rte_pktmbuf_mtod(head, uint8_t *);
+	uint32_t hash = spread(m, pkt_of(m), inner);
+	uint8_t tos = tos_of(pkt_of(m), inner);
+
+	d->packets++;
+	d->bytes += m->pkt_len;
+	memcpy(o, h->bytes + TUNNEL_ROOM - h->len, h->len);
+	pkt_copy_metadata(head, m);
+	head->data_len = h->len;
+	head->pkt_len = m->pkt_len + h->len;
+	head->nb_segs = (uint16_t)(m->nb_segs + 1);
+	head->next = m;
+	pkt_of(head)->hash = hash;
+	fill_in(head, o, h, head->pkt_len, d->vni, tos, hash);
+	depart(d, head, false);
+}
+
+// What the packet asks of a device is done now: none looks for it behind a tunnel header.
+static void finish(struct departure *d, struct rte_mbuf *m)
+{
+	if (m->ol_flags & RTE_MBUF_F_TX_L4_MASK) {
+		struct rte_mbuf *own = pkt_own_headers(m, (uint16_t)(m->l2_len + m->l3_len + pkt_of(m)->l4_len), d->w->pool);
+
+		if (!own || offload_checksum(own)) {
+			worker_drop_tx(d->w, d->pw, own ? own : m, own ? TX_REASON(OFFLOAD) : TX_REASON(NO_MEMORY));
+			return;
+		}
+		m = own;
+	}
+	wrap_any(d, m);
+}
+
+static __rte_noinline void wrap_slowly(struct departure *d, struct rte_mbuf *m)
+{
+	if (!(m->ol_flags & RTE_MBUF_F_TX_TCP_SEG)) {
+		finish(d, m);
+		return;
+	}
+	struct pkt *p = pkt_of(m);
+	unsigned n = offload_segments(m);
+	if (!n) {
+		worker_drop_tx(d->w, d->pw, m, TX_REASON(OFFLOAD));
+		return;
+	}
+	worker_count(d->w, p->origin, COUNT_SEGMENTS, n - 1);
+	for (unsigned i = 0; i < n; i++) {
+		struct rte_mbuf *s = offload_segment(m, i, d->w->pool);
+
+		if (s)
+			finish(d, s); // it came with a reference of its own to the trace
+		else
+			worker_lose(d->w, m, TX_REASON(NO_MEMORY), 0);
+	}
+	trace_unref(p->trace);
+	rte_pktmbuf_free(m); // its segments stand for it
+}
+
+bool tunnel_send(struct worker *w, struct port_worker *pw)
+{
+	const struct lport *lp = lport_get(pw->id);
+	const uint64_t wishes = RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_L4_MASK | RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL;
+
+	if (!lp || lp->kind != PORT_TUNNEL)
+		return false;
+	struct departure d = {.w = w, .pw = pw, .table = rcu_read(tunnel_table), .way = rcu_read(tunnel_ways[pw->id])};
+	unsigned n = pw->tx_n;
+	bool plain = pw->tx_same == n;
+	pw->tx_n = pw->tx_same = 0;
+	pw->tx_bytes = 0;
+	turn_to(&d, pkt_of(pw->tx[0])->network);
+	for (unsigned i = 0; i < n; i++) {
+		struct rte_mbuf *m = pw->tx[i];
+		const struct pkt *p = pkt_of(m);
+
+		if (unlikely(p->network != d.network))
+			turn_to(&d, p->network);
+		if (unlikely(d.refused || (p->n_tags && !d.tags)))
+			worker_drop_tx(w, pw, m, d.refused ? d.refused : TUNNEL_REASON(INNER_VLAN));
+		else if (likely(!(m->ol_flags & wishes) && m->nb_segs == 1 && rte_mbuf_refcnt_read(m) == 1 && m->data_off >= TUNNEL_ROOM))
+			wrap(&d, m, plain);
+		else
+			wrap_slowly(&d, m);
+	}
+	worker_count(w, pw->id, COUNT_TX, d.packets);
+	worker_count(w, pw->id, COUNT_TX_BYTES, d.bytes);
+	return true;
+}
