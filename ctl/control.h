@@ -27,6 +27,9 @@ int support_run(const struct given *);
 // capture.c: packets to a file or pipe, until the user, or an option, wants an end.
 int capture_run(const struct given *);
 
+// route_load.c: a file of routes, with progress.
+int route_load_run(const struct given *);
+
 // top.c: what ports and workers do right now, on the screen or in batches.
 int top_run(const struct given *);
 

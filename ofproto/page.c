@@ -40,7 +40,7 @@ char *page_next(struct page *p, page_fn *fn, int argc, const char *argv[], bool 
 // Numbers in hexadecimal with dots between: place, limit, rows so far, and the width of each column, twice, plus 1 if it is to the right.
 void page_cursor(const struct page *p, char text[PAGE_CURSOR])
 {
-	int n = snprintf(text, PAGE_CURSOR, "%" PRIx64 ".%" PRIx64 ".%" PRIx64 ".%" PRIx64, p->at[0], p->at[1], p->limit, p->shape.rows);
+	int n = snprintf(text, PAGE_CURSOR, "%" PRIx64 ".%" PRIx64 ".%" PRIx64 ".%" PRIx64 ".%" PRIx64, p->at[0], p->at[1], p->at[2], p->limit, p->shape.rows);
 
 	for (unsigned i = 0; i < p->shape.n; i++)
 		n += snprintf(text + n, (size_t)(PAGE_CURSOR - n), ".%x", p->shape.wide[i] * 2u + p->shape.right[i]);
@@ -48,7 +48,7 @@ void page_cursor(const struct page *p, char text[PAGE_CURSOR])
 
 bool page_resume(struct page *p, const char *text)
 {
-	uint64_t *const head[] = {&p->at[0], &p->at[1], &p->limit, &p->shape.rows};
+	uint64_t *const head[] = {&p->at[0], &p->at[1], &p->at[2], &p->limit, &p->shape.rows};
 
 	page_begin(p);
 	for (size_t i = 0;; i++) {
@@ -58,7 +58,7 @@ bool page_resume(struct page *p, const char *text)
 
 		if (!digits || digits > 16 || end != text + digits)
 			return false;
-		if (i < 4) {
+		if (i < sizeof head / sizeof head[0]) {
 			*head[i] = v;
 		} else {
 			if (p->shape.n == LISTING_COLUMNS || v / 2 > LISTING_WIDE)
@@ -67,7 +67,7 @@ bool page_resume(struct page *p, const char *text)
 			p->shape.wide[p->shape.n++] = (uint16_t)(v / 2);
 		}
 		if (!*end)
-			return i >= 3 && p->limit;
+			return i + 1 >= sizeof head / sizeof head[0] && p->limit;
 		if (*end != '.')
 			return false;
 		text = end + 1;

@@ -26,7 +26,7 @@
 
 struct page {
 	struct listing *l; // of this page
-	uint64_t at[2];    // where to go on: the list's own business; zero: at its beginning
+	uint64_t at[3];    // where to go on: the list's own business; zero: at its beginning
 	uint64_t limit;    // rows that are still wanted
 	unsigned looks;
 	struct listing_shape shape; // of the parts before this one

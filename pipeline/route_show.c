@@ -57,6 +57,24 @@ bool route_walk(uint16_t router, uint32_t table, struct route_at *at, route_visi
 	return r && route_walk_table(route_table_in(r->tables, table), at, visit_one, &v);
 }
 
+bool route_get(uint16_t router, uint32_t table, const struct route_spec *spec, struct route_hop hop[ROUTE_HOPS_MAX], uint16_t *n)
+{
+	struct config_prefix p = prefix_masked(spec->prefix);
+	const struct router *r = route_routers_[router & (MAX_ROUTERS - 1)];
+	const struct table *t = r ? route_table_in(r->tables, table) : NULL;
+	const struct route *at = t ? lpm_get(&t->lpm[p.ip.v6], p.ip.v6, p.ip.b, p.len) : NULL;
+
+	while (at && (at->source != spec->source || at->row != spec->row || at->metric != spec->metric))
+		at = at->next;
+	if (!at)
+		return false;
+	const struct hops *h = at->group ? at->group->hops : NULL;
+	*n = h ? h->n : 0;
+	for (uint16_t i = 0; i < *n; i++)
+		hop[i] = h->each[i].hop;
+	return true;
+}
+
 bool route_next_table(uint16_t router, uint32_t *number)
 {
 	const struct router *r = route_routers_[router & (MAX_ROUTERS - 1)];

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #define PROBE_NS 1000000000ULL
+#define SOON_NS 100000000ULL
 #define FREE_NODES 20000 // of routers that are gone, freed in one tick
 
 struct router *route_routers_[MAX_ROUTERS];
@@ -15,7 +16,7 @@ static struct router *dying; // taken away; their memory goes in pieces
 static uint32_t total;       // routes
 static uint64_t pending[GEN_SLOTS / 64];
 static bool any_pending;
-static uint64_t probed;
+static uint64_t probed, committed;
 
 // ---- generations
 
@@ -35,6 +36,15 @@ void route_commit(void)
 	gen_bump_many(pending);
 	memset(pending, 0, sizeof pending);
 	any_pending = false;
+}
+
+void route_commit_soon(uint64_t now)
+{
+	lpm_flush();
+	if (now - committed < SOON_NS)
+		return;
+	committed = now;
+	route_commit();
 }
 
 static void note_change(const struct router *r, uint32_t table, const struct config_prefix *p)
@@ -414,6 +424,7 @@ void route_tick(uint64_t now)
 		probed = now;
 		groups_probe();
 	}
+	committed = now;
 	route_commit();
 }
 
@@ -438,5 +449,5 @@ void route_fini(void)
 	route_commit();
 	rcu_poll();
 	groups_fini();
-	probed = 0;
+	probed = committed = 0;
 }

@@ -103,6 +103,11 @@ int route_set(uint16_t router, uint32_t table, const struct route_spec *);
 // Removes it: prefix, source, row and metric count. Whether it was there.
 bool route_remove(uint16_t router, uint32_t table, const struct route_spec *);
 void route_commit(void);
+// The same for long loads: what became stale is made known at most each 100 ms, at the latest by route_tick(), so that flows aren't decided
+// anew for every slice of a load.
+void route_commit_soon(uint64_t now);
+// The next hops of the route with this prefix, source, row and metric. False: it isn't there.
+bool route_get(uint16_t router, uint32_t table, const struct route_spec *, struct route_hop hop[ROUTE_HOPS_MAX], uint16_t *n);
 // Removes routes of a source that don't have the mark, a piece at a time: up to `budget` prefixes are looked at. True: there is more.
 struct route_at {
 	bool v6, begun;

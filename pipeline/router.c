@@ -563,8 +563,23 @@ static void router_tick(uint64_t now)
 	route_tick(now);
 }
 
+// Next hops that don't answer are left; they are back when they do.
+static void next_hop_changed(uint16_t port, const struct config_ip *ip)
+{
+	uint8_t mac[6];
+	uint16_t adj;
+	int known = neighbour_find(NULL, port, ip->v6, ip->b, mac, &adj);
+
+	if (known > 0)
+		route_hop_dead(port, ip, false);
+	else if (known < 0 || neighbour_is_dead(port, ip->v6, ip->b))
+		route_hop_dead(port, ip, true);
+}
+
 static int router_init(void)
 {
+	neighbour_changed = next_hop_changed;
+	route_hop_probe = neighbour_want;
 	return route_init();
 }
 

@@ -14,6 +14,7 @@
 #include "port.h"
 #include "punt.h"
 #include "reconcile.h"
+#include "route_load.h"
 #include "router_table.h"
 #include "rcu.h"
 #include "stack.h"
@@ -401,6 +402,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 	metrics_run(now);
 	capture_run();
 	export_run(now);
+	route_load_run();
 	if (due(&t->tick, now, TICK_MS)) {
 		stages_tick(clock_ns());
 		if (router_table_stale())
@@ -431,6 +433,7 @@ static void main_loop(struct db *db, int signal_fd)
 		uplink_wait();
 		control_wait();
 		pages_wait();
+		route_load_wait();
 		if (export_next() != LLONG_MAX)
 			loop_wait_until(export_next());
 		loop_wait_fd(signal_fd);
@@ -483,6 +486,7 @@ int main(int argc, char *argv[])
 	uplink_init(o.host, ring_main);
 	metrics_init(db, o.rundir, ring_main);
 	load_verbs_init();
+	route_load_init();
 	flight_init();
 	top_init();
 	tracer_init();
@@ -506,6 +510,7 @@ int main(int argc, char *argv[])
 	uplink_close();
 	thread_stop_all();
 	export_close();
+	route_load_stop();
 	pages_stop();
 	control_close();
 	db_close(db);

@@ -10,6 +10,7 @@
 #include "number.h"
 #include "port.h"
 #include "port_watch.h"
+#include "route_load.h"
 #include "sentence.h"
 #include "stage.h"
 #include "thread.h"
@@ -75,6 +76,7 @@ void reconcile(struct config *c, struct db *db)
 	int rc = stages_reconcile(c);
 	if (rc)
 		log_line('e', "config", "not all of the configuration could be applied: %s", strerror(-rc));
+	route_load_reconcile(c);
 	port_reconcile_end(c);
 	metrics_reconcile(c);
 	uplink_reconcile(c);

@@ -163,10 +163,10 @@ static void refusal(void **state)
 
 static void rubbish(void **state)
 {
-	static const char *const bad[] = {"", "x", "0", "0.0", "0.0.1", "0.0.0.0", "0.0.1.0.", "0.0.1.0..3", "0.0.1.0.-3", "0.0.1.0. 3", "0x1.0.1.0",
-					  "0.0.1.0.ffff", "00000000000000000.0.1.0", "0.0.1.0\n", "0.0.1.0.4 "};
+	static const char *const bad[] = {"", "x", "0", "0.0", "0.0.1", "0.0.1.0", "0.0.0.0.0", "0.0.0.1.0.", "0.0.0.1.0..3", "0.0.0.1.0.-3", "0.0.0.1.0. 3", "0x1.0.0.1.0",
+					  "0.0.0.1.0.ffff", "00000000000000000.0.0.1.0", "0.0.0.1.0\n", "0.0.0.1.0.4 "};
 	struct page p;
-	char text[1024] = "0.0.1.0";
+	char text[1024] = "0.0.0.1.0";
 
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		assert_false(page_resume(&p, bad[i]));
@@ -188,7 +188,7 @@ static void cursor_of_another_list(void **state)
 
 	things = 10;
 	every = 1;
-	assert_true(page_resume(&p, "0.0.10.1.4.4.4"));
+	assert_true(page_resume(&p, "0.0.0.10.1.4.4.4"));
 	assert_null(page_next(&p, list, 1, argv, false, &end, &error));
 	assert_non_null(strstr(error, "another list"));
 	free(error);

@@ -3,6 +3,7 @@
 #include "key.h"
 #include "lpm.h"
 #include "rcu.h"
+#include "route_line.h"
 #include "route_table.h"
 #include "stage.h"
 
@@ -688,13 +689,113 @@ static void rubbish(void **state)
 	assert_int_equal(route_find(NULL, 9, 0, true, (uint8_t[16]){0}, (uint8_t[16]){0}, 0, 0, &found), ROUTE_NONE);
 }
 
+// ---- lines
+
+static uint16_t named(void *arg, const char *name)
+{
+	return !strcmp(name, "red-a") ? 11 : 0;
+}
+
+static struct route_line line;
+static char *said;
+
+static enum route_line_is parse_line(const char *text)
+{
+	free(said);
+	return route_line_parse(&line, text, named, NULL, &said);
+}
+
+static void assert_bad(const char *text, const char *why)
+{
+	assert_int_equal(parse_line(text), ROUTE_LINE_BAD);
+	assert_non_null(strstr(said, why));
+}
+
+static void lines(void **state)
+{
+	assert_int_equal(parse_line("10.0.0.0/8 via 10.1.0.1 dev eth0 proto bird src 10.1.0.9 metric 10 onlink"), ROUTE_LINE_ROUTE);
+	assert_int_equal(line.spec.type, ROUTE_UNICAST);
+	assert_int_equal(line.spec.prefix.len, 8);
+	assert_int_equal(line.spec.metric, 10);
+	assert_int_equal(line.spec.n_hops, 1);
+	assert_int_equal(line.spec.hop[0].gateway.b[3], 1);
+	assert_true(line.spec.hop[0].by_address);
+	assert_int_equal(parse_line("10.1.2.3 dev red-a"), ROUTE_LINE_ROUTE);
+	assert_int_equal(line.spec.prefix.len, 32);
+	assert_int_equal(line.spec.hop[0].port, 11);
+	assert_false(line.spec.hop[0].has_gateway);
+	assert_int_equal(parse_line("default via fe80::1 dev red-a proto ra metric 1024 expires 1790sec hoplimit 64 pref medium"), ROUTE_LINE_ROUTE);
+	assert_true(line.spec.prefix.ip.v6);
+	assert_int_equal(line.spec.prefix.len, 0);
+	assert_int_equal(line.spec.hop[0].port, 11);
+	assert_int_equal(parse_line("blackhole 192.0.2.0/24\n"), ROUTE_LINE_ROUTE);
+	assert_int_equal(line.spec.type, ROUTE_BLACKHOLE);
+	assert_int_equal(parse_line("unreachable default dev lo metric 4294967295 error -101 pref medium"), ROUTE_LINE_ROUTE);
+	assert_int_equal(line.spec.n_hops, 0);
+	assert_int_equal(parse_line("prohibit 2001:db8::/32"), ROUTE_LINE_ROUTE);
+	// Several next hops, as lines of their own and in one.
+	assert_int_equal(parse_line("2001:db8:2::/48 metric 5"), ROUTE_LINE_ROUTE);
+	assert_int_equal(parse_line("\tnexthop via 2001:db8::1 dev eth0 weight 1 "), ROUTE_LINE_NEXT_HOP);
+	assert_int_equal(parse_line("\tnexthop via 2001:db8::2 dev eth0 weight 3 "), ROUTE_LINE_NEXT_HOP);
+	assert_int_equal(line.spec.n_hops, 2);
+	assert_int_equal(line.spec.hop[1].weight, 3);
+	assert_int_equal(line.spec.metric, 5);
+	assert_int_equal(parse_line("default proto static metric 20 \\\tnexthop via 10.0.0.1 dev e weight 1 \\\tnexthop via 10.0.0.2 weight 2 "), ROUTE_LINE_ROUTE);
+	assert_int_equal(line.spec.n_hops, 2);
+	assert_false(line.spec.prefix.ip.v6);
+	assert_int_equal(parse_line("default"), ROUTE_LINE_ROUTE);
+	assert_int_equal(parse_line(" nexthop via 2001:db8::1"), ROUTE_LINE_NEXT_HOP);
+	assert_true(line.spec.prefix.ip.v6);
+	assert_int_equal(parse_line(""), ROUTE_LINE_EMPTY);
+	assert_int_equal(parse_line("  \t\n"), ROUTE_LINE_EMPTY);
+	assert_int_equal(parse_line("# routes"), ROUTE_LINE_EMPTY);
+	assert_bad("10.0.0.0/33 via 10.0.0.1", "no prefix");
+	assert_bad("10.0.0/8 via 10.0.0.1", "no prefix");
+	assert_bad("10.0.0.0/8 via 10.0.0.256", "no address");
+	assert_bad("10.0.0.0/8 via", "nothing comes behind");
+	assert_bad("10.0.0.0/8 via inet6", "no address");
+	assert_bad("10.0.0.0/8 via 2001:db8::1", "family");
+	assert_bad("10.0.0.0/8 via 10.0.0.1 metric ten", "no metric");
+	assert_bad("10.0.0.0/8 via 10.0.0.1 metric 4294967296", "no metric");
+	assert_bad("10.0.0.0/8 via 10.0.0.1 weight 0", "weight");
+	assert_bad("10.0.0.0/8 via 10.0.0.1 wieght 1", "not understood");
+	assert_bad("10.0.0.0/8 dev eth7", "no router port eth7");
+	assert_bad("default via fe80::1", "link-local");
+	assert_bad("10.0.0.0/8 via 10.0.0.1 table 7", "--table");
+	assert_bad("blackhole", "missing");
+	free(said);
+	said = NULL;
+}
+
+static void lines_of_rubbish(void **state)
+{
+	static const char *const words[] = {"via", "default", "10.0.0.0/8", "nexthop", "dev", "red-a", "weight", "256", "::/0", "fe80::1", "blackhole", "\\", "\t", "metric", "1", "#",
+					    "/", "0.0.0.0/", "\xff\xfe", "inet6", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+	uint64_t r = 1;
+	char text[2000];
+
+	for (unsigned i = 0; i < 200000; i++) {
+		size_t n = 0;
+		text[0] = '\0';
+		do {
+			r = r * 6364136223846793005ULL + 1442695040888963407ULL;
+			n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", words[(r >> 33) % (sizeof words / sizeof words[0])], r >> 60 ? " " : "");
+		} while (r >> 40 & 7 && n < 1500);
+		if (parse_line(text) == ROUTE_LINE_BAD)
+			assert_non_null(said);
+		assert_true(line.spec.n_hops <= ROUTE_HOPS_MAX);
+	}
+	free(said);
+	said = NULL;
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(connected), TEST(metrics), TEST(gateways_without_a_port), TEST(next_hops), TEST(dead_hops), TEST(dead_hops_are_probed),
-		TEST(generations), TEST(a_batch_bumps_once), TEST(sweep), TEST(rows), TEST(policies), TEST(ten_thousand_rows), TEST(rubbish),
+		TEST(generations), TEST(a_batch_bumps_once), TEST(sweep), TEST(rows), TEST(policies), TEST(ten_thousand_rows), TEST(rubbish), TEST(lines), TEST(lines_of_rubbish),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
