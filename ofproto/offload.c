@@ -116,8 +116,7 @@ unsigned offload_segments(const struct rte_mbuf *m)
 	return m->ol_flags & RTE_MBUF_F_TX_TCP_SEG ? cut_of(m).n : 1;
 }
 
-// Copies `len` bytes at `ofs` of the packet `from` behind what the packet `to` has, with further buffers as they are needed.
-static bool append(struct rte_mbuf *to, const struct rte_mbuf *from, uint32_t ofs, uint32_t len, struct rte_mempool *pool)
+bool offload_append(struct rte_mbuf *to, const struct rte_mbuf *from, uint32_t ofs, uint32_t len, struct rte_mempool *pool)
 {
 	struct rte_mbuf *last = rte_pktmbuf_lastseg(to);
 
@@ -193,7 +192,7 @@ struct rte_mbuf *offload_segment(const struct rte_mbuf *m, unsigned i, struct rt
 	if (!s)
 		return NULL;
 	uint32_t from = i * m->tso_segsz, payload = c.payload - from < m->tso_segsz ? c.payload - from : m->tso_segsz;
-	if (!append(s, m, 0, c.headers, pool) || !append(s, m, c.headers + from, payload, pool)) {
+	if (!offload_append(s, m, 0, c.headers, pool) || !offload_append(s, m, c.headers + from, payload, pool)) {
 		rte_pktmbuf_free(s);
 		return NULL;
 	}
@@ -237,7 +236,7 @@ struct rte_mbuf *offload_linear(const struct rte_mbuf *m, struct rte_mempool *po
 
 	if (!s)
 		return NULL;
-	if (!append(s, m, 0, m->pkt_len, pool)) {
+	if (!offload_append(s, m, 0, m->pkt_len, pool)) {
 		rte_pktmbuf_free(s);
 		return NULL;
 	}

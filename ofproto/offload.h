@@ -39,6 +39,8 @@ static inline bool offload_ok(const struct rte_mbuf *m, unsigned caps)
 int offload_checksum(struct rte_mbuf *m);
 // Ones' complement sum of `len` bytes at `ofs`, which are there.
 uint16_t offload_sum(const struct rte_mbuf *m, uint32_t ofs, uint32_t len);
+// Copies `len` bytes at `ofs` of the packet `from` behind what the packet `to` has, with further buffers as they are needed. False: no buffer, or `from` has less.
+bool offload_append(struct rte_mbuf *to, const struct rte_mbuf *from, uint32_t ofs, uint32_t len, struct rte_mempool *);
 // Cuts off all but the first of the segments that the packet would be cut into, in place: it asks for its checksum and nothing more. The headers are the
 // packet's own. 0, or -EINVAL: it can't be cut; untouched.
 int offload_keep_first(struct rte_mbuf *m);

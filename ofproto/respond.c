@@ -2,6 +2,7 @@
 #include "respond.h"
 #include "offload.h"
 #include "parse.h"
+#include "trace.h"
 #include "worker.h"
 
 #include <errno.h>
@@ -570,6 +571,20 @@ int respond_redirect(struct rte_mbuf *m, const uint8_t mac[6], const struct conf
 	}
 	parse_again(m);
 	return 0;
+}
+
+void respond_count(struct worker *w, struct rte_mbuf *m, uint16_t reason, uint32_t row)
+{
+	struct pkt *p = pkt_of(m);
+	struct core_record r = {.kind = CORE_DROPPED, .port = p->out, .reason = reason};
+
+	if (reason)
+		worker_lose(w, m, reason, row);
+	else
+		worker_count(w, p->origin, COUNT_CONSUMED, 1);
+	worker_count(w, p->origin, COUNT_GENERATED, 1);
+	if (reason && p->trace)
+		trace_put(p->trace, TRACE_CORE, &r, sizeof r);
 }
 
 // ---- limits: the generic cell rate algorithm (ITU-T I.371), of one worker alone

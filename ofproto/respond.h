@@ -47,6 +47,10 @@ bool respond_error_allowed(const struct rte_mbuf *, enum respond_error);
 // only; NULL: not known.
 int respond_redirect(struct rte_mbuf *, const uint8_t mac[6], const struct config_ip *src, const struct config_ip *target, const uint8_t target_mac[6]);
 
+// How an answer is counted, on the ledger of the packet's origin: it is generated, and the packet itself ends, dropped for `reason` because of `row`
+// (worker_drop_for()), or, reason 0, consumed. Says so in its trace.
+void respond_count(struct worker *, struct rte_mbuf *, uint16_t reason, uint32_t row);
+
 // The limits, for each worker and ingress port: takes a token, if there is one; a dry worker doesn't. To be asked last, as what is asked counts.
 bool respond_may(struct worker *, uint16_t port, enum respond_error);
 // Main thread. Errors and answers a second; a tenth of them at once.

@@ -1,6 +1,8 @@
 // run: what happens to packets that are decided: their stages, copies for further ports, tags, egress batches. See forward_private.h.
 #include "forward_private.h"
 #include "change.h"
+#include "frag.h"
+#include "offload.h"
 #include "parse.h"
 #include "punt.h"
 #include "rewrite.h"
@@ -105,13 +107,17 @@ static void run_stages(struct worker *w, struct pkt **p, unsigned n, uint64_t wh
 		uint64_t bit = all & -all;
 		const struct stage *s = stage_get((uint8_t)__builtin_ctzll(bit));
 		struct pkt *mine[BURST];
+		uint8_t place[BURST];
 		uint16_t k = 0;
 
 		if (unlikely(s->writes))
 			own_headers(w, p, n, bit);
-		for (unsigned i = 0; i < n; i++)
-			if ((p[i]->stages & bit) && !p[i]->drop)
+		for (unsigned i = 0; i < n; i++) {
+			if ((p[i]->stages & bit) && !p[i]->drop) {
+				place[k] = (uint8_t)i;
 				mine[k++] = p[i];
+			}
+		}
 		if (!k)
 			continue;
 		worker_lap(w, CYCLES_RUN, 0);
@@ -119,6 +125,8 @@ static void run_stages(struct worker *w, struct pkt **p, unsigned n, uint64_t wh
 			run_writer(w, s, mine, k);
 		else
 			s->run(w, mine, k);
+		for (unsigned i = 0; s->replaces && i < k; i++)
+			p[place[i]] = mine[i];
 		worker_lap(w, CYCLES_STAGES + (unsigned)__builtin_ctzll(bit), k);
 		if (INSTRUMENTS && unlikely(w->watch & WATCH(CAPTURE_STAGE)))
 			capture_stage(w, mine, k, s->index);
@@ -160,6 +168,30 @@ static struct rte_mbuf *rewrite(struct worker *w, struct rte_mbuf *m)
 	return own;
 }
 
+// In place of a packet that is too large for its egress its fragments, of what it says of itself by seg_len.
+static __rte_noinline void send_fragments(struct worker *w, struct rte_mbuf *m)
+{
+	uint16_t mtu = (uint16_t)pkt_of(m)->seg_len;
+	struct rte_mbuf *own = pkt_own_headers(m, headers_of(pkt_of(m)), w->pool);
+	unsigned n = own && !offload_checksum(own) ? frag_count(own, mtu) : 0;
+
+	if (!n) {
+		worker_drop(w, own ? own : m, FLOW_REASON(NO_MEMORY));
+		return;
+	}
+	worker_count(w, pkt_of(own)->origin, COUNT_SEGMENTS, n - 1);
+	for (unsigned i = 0; i < n; i++) {
+		struct rte_mbuf *piece = frag_piece(own, i, mtu, w->pool);
+
+		if (likely(piece))
+			worker_tx(w, &piece, 1);
+		else
+			worker_lose(w, own, FLOW_REASON(NO_MEMORY), 0);
+	}
+	trace_unref(pkt_of(own)->trace);
+	rte_pktmbuf_free(own); // its fragments stand for it
+}
+
 // Packets whose egress port is known.
 static void run_egress(struct worker *w, struct pkt **p, unsigned n)
 {
@@ -178,6 +210,12 @@ static void run_egress(struct worker *w, struct pkt **p, unsigned n)
 			m = rewrite(w, m);
 			if (!m)
 				continue;
+		}
+		if (unlikely(pkt_of(m)->flags & FLOW_FRAGMENT)) {
+			worker_tx(w, out, k); // what came before it leaves before it
+			k = 0;
+			send_fragments(w, m);
+			continue;
 		}
 		out[k++] = m;
 	}
@@ -219,6 +257,7 @@ static struct rte_mbuf *copy_to(struct worker *w, struct pkt *p, const struct lp
 	trace_ref(p->trace);
 	copy->stages = forward_egress_runs;
 	copy->out_kind = OUT_PORT;
+	copy->flags |= FLOW_COPY;
 	egress_to(own, in, out, net, tag, kind);
 	return own;
 }

@@ -77,6 +77,7 @@ struct stage {
 	uint8_t index;        // set at start-up; its bit in flow.stages
 	bool egress;          // runs once for every copy, when pkt->out is known, instead of once per packet
 	bool writes;          // run changes headers: those of its packets are their own, up to 64 bytes of the transport header
+	bool replaces;        // run may put another packet into its array, in the place of the same one: from pkt_own_headers()
 	// Looks at the wanted state before anything is published, so that `fields` knows it. Rows that can't be get their `error`.
 	int (*prepare)(struct config *want);
 	// Fields beyond KEY_BASE that resolve may read for packets of the network. NULL: none.

@@ -948,6 +948,8 @@ static void compare(unsigned seed, int round, const struct config_port *in, cons
 			if (lab.sent[k].port != ports[i]->id)
 				continue;
 			got++;
+			if (ports[i] == in && strstr(said, "the sender is told")) // by an answer, which test_mtu looks at
+				continue;
 			uint32_t n = model(want, frame, len, in, ports[i]);
 			if (n != lab.sent[k].len || memcmp(want, lab.sent[k].bytes, n))
 				differs(seed, round, ports[i]->name, "other bytes", said);

@@ -114,6 +114,149 @@ static void trunks_take_what_their_largest_network_does(void **state)
 	lab_expect_drop(from->id, "udp,packet_len=9015", "mtu.TOO_LARGE");
 }
 
+#define KNOWN "dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:02"
+
+// A frame that may be fragmented.
+static uint32_t without_df(uint8_t *frame, const char *text)
+{
+	uint32_t len = lab_compose(frame, text), sum = 0;
+	uint8_t *ip = frame + (frame[12] == 0x81 ? 18 : 14);
+
+	ip[6] &= 0xbf;
+	memset(ip + 10, 0, 2);
+	for (int i = 0; i < 20; i += 2)
+		sum += (uint32_t)(ip[i] << 8 | ip[i + 1]);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = ~(sum + (sum >> 16));
+	ip[10] = (uint8_t)(sum >> 8);
+	ip[11] = (uint8_t)sum;
+	return len;
+}
+
+// Whose sender can't know: it is told, as if by the destination, with the MTU there is.
+static void tells_who_cannot_know(void **state)
+{
+	out->mtu = 1300;
+	lab_apply();
+	lab_send(out->id, "udp,dl_src=02:00:00:00:00:02,dl_dst=02:00:00:00:00:01");
+	for (int v6 = 0; v6 < 2; v6++) {
+		const char *text = v6 ? "udp6," KNOWN ",ipv6_src=fd00::1,ipv6_dst=fd00::2,packet_len=1315" :
+					"udp," KNOWN ",nw_src=10.0.0.1,nw_dst=10.0.0.2,packet_len=1315";
+		uint64_t drops = lab_drops(in->id, "mtu.TOO_LARGE"), made = lab_count(in->id, COUNT_GENERATED);
+
+		for (int again = 0; again < 3; again++) {
+			lab_send(in->id, text);
+			lab_expect_trace("1301 bytes against MTU 1300 of out: too large, and the sender is told");
+			lab_expect_trace("dropped (mtu.TOO_LARGE)");
+			lab_expect_trace("out by in");
+			assert_int_equal(lab.n_sent, 1);
+			const struct lab_sent *s = lab_sent_to(in->id);
+			assert_non_null(s);
+			assert_memory_equal(s->bytes, "\x02\0\0\0\0\x01\x02\0\0\0\0\x02", 12);
+			const uint8_t *icmp = s->bytes + (v6 ? 54 : 34), *quoted = icmp + 8;
+			assert_int_equal(s->len, v6 ? 14 + 1280 : 14 + 576);
+			assert_memory_equal(icmp, v6 ? "\x02\0" : "\x03\x04", 2);
+			assert_int_equal(icmp[6] << 8 | icmp[7], 1300);
+			assert_memory_equal(s->bytes + (v6 ? 22 : 26), quoted + (v6 ? 24 : 16), v6 ? 16 : 4);
+			assert_memory_equal(s->bytes + (v6 ? 38 : 30), quoted + (v6 ? 8 : 12), v6 ? 16 : 4);
+		}
+		assert_int_equal(lab_drops(in->id, "mtu.TOO_LARGE"), drops + 3);
+		assert_int_equal(lab_count(in->id, COUNT_GENERATED), made + 3);
+	}
+	// By the tag that it came with.
+	lab_send(in->id, "udp," KNOWN ",dl_vlan=10,packet_len=1319");
+	assert_int_equal(lab.n_sent, 1);
+	assert_memory_equal(lab.sent[0].bytes + 12, "\x81\0\0\x0a\x08\0\x45", 7);
+	// Large TCP packets too, by the segments that they would make.
+	send_large("tcp," KNOWN ",packet_len=9000", 1260);
+	assert_int_equal(lab.sent[0].port, out->id);
+	send_large("tcp," KNOWN ",packet_len=9000", 1261);
+	assert_int_equal(lab.sent[0].port, in->id);
+	assert_int_equal(lab.sent[0].len, 590);
+	assert_int_equal(lab.sent[0].bytes[42 + 2] << 8 | lab.sent[0].bytes[42 + 3], 1301);
+}
+
+static void tells_nobody_else(void **state)
+{
+	uint8_t frame[COMPOSE_MAX];
+
+	out->mtu = 1300;
+	lab_apply();
+	lab_send(out->id, "udp,dl_src=02:00:00:00:00:02,dl_dst=02:00:00:00:00:01");
+	// What may be fragmented by a router is no bridge's business; ICMP errors, other protocols, floods.
+	uint32_t len = without_df(frame, "udp," KNOWN ",packet_len=1315");
+	lab_expect_drop_frame(in->id, frame, len, "mtu.TOO_LARGE");
+	lab_expect_drop(in->id, "icmp,icmp_type=3," KNOWN ",packet_len=1400", "mtu.TOO_LARGE");
+	lab_expect_drop(in->id, "dl_type=0x88b5," KNOWN ",packet_len=1400", "mtu.TOO_LARGE");
+	lab_expect_drop(in->id, "udp,dl_dst=ff:ff:ff:ff:ff:ff,packet_len=1400", "mtu.TOO_LARGE");
+	lab_expect_drop(in->id, "udp,dl_dst=02:00:00:00:00:77,packet_len=1400", "mtu.TOO_LARGE");
+	// And not without end.
+	unsigned told = 0;
+	for (int i = 0; i < 1000; i++) {
+		lab_send(in->id, "udp," KNOWN ",packet_len=1400");
+		told += lab.n_sent;
+	}
+	assert_int_equal(told, 100);
+	lab_expect_drop(in->id, "udp," KNOWN ",packet_len=1400", "mtu.TOO_LARGE");
+	lab_few_buffers(0); // it has its own headers already, and needs none
+	lab_advance_ms(1000);
+	lab_send(in->id, "udp," KNOWN ",packet_len=1400");
+	assert_int_equal(lab.n_sent, 1);
+	lab_few_buffers(-1);
+}
+
+// Into a tunnel.
+static void fragments(void **state)
+{
+	uint8_t frame[COMPOSE_MAX];
+
+	out->kind = PORT_TUNNEL;
+	out->mtu = 1300;
+	lab_apply();
+	for (int again = 0; again < 2; again++) {
+		uint32_t len = without_df(frame, "udp,dl_vlan=10," KNOWN ",packet_len=1518");
+		uint64_t segments = lab_count(in->id, COUNT_SEGMENTS);
+		lab_send_frame(in->id, frame, len);
+		lab_expect_trace("1500 bytes against MTU 1300 of out: too large, it leaves in fragments");
+		assert_int_equal(lab.n_sent, 2);
+		assert_int_equal(lab.sent[0].len, 14 + 1300 - 1300 % 8 + 4);
+		assert_int_equal(lab.sent[1].len, 14 + 20 + 1480 - 1280);
+		assert_int_equal(lab_count(in->id, COUNT_SEGMENTS), segments + 1);
+		lab_few_buffers(1);
+		lab_send_frame(in->id, frame, len);
+		assert_int_equal(lab.n_sent, 1);
+		assert_int_equal(lab_drops(in->id, "flow.NO_MEMORY"), again + 1);
+		lab_few_buffers(0);
+		lab_few_buffers(-1);
+	}
+	// A partial checksum is finished first, as it covers all fragments.
+	uint32_t len = without_df(frame, "udp," KNOWN ",packet_len=1514"), sum = 17 + 1480;
+	for (int i = 26; i < 34; i += 2)
+		sum += (uint32_t)(frame[i] << 8 | frame[i + 1]);
+	uint8_t whole[2] = {frame[40], frame[41]};
+	sum = (sum & 0xffff) + (sum >> 16);
+	frame[40] = (uint8_t)(sum >> 8);
+	frame[41] = (uint8_t)sum;
+	struct rte_mbuf *m = lab_mbuf(frame, len, 0);
+	m->ol_flags = RTE_MBUF_F_RX_L4_CKSUM_NONE;
+	lab_send_mbuf(in->id, m);
+	assert_int_equal(lab.n_sent, 2);
+	assert_memory_equal(lab.sent[0].bytes + 40, whole, 2);
+	assert_int_equal(lab.sent[0].ol_flags, 0);
+	// TCP that will be cut is cut smaller, if it may be; else its sender is told.
+	len = without_df(frame, "tcp," KNOWN ",packet_len=9000");
+	m = lab_mbuf(frame, len, 0);
+	m->ol_flags = RTE_MBUF_F_RX_LRO | RTE_MBUF_F_RX_L4_CKSUM_NONE;
+	m->tso_segsz = 1460;
+	lab_send_mbuf(in->id, m);
+	lab_expect_trace("1500 bytes against MTU 1300 of out: too large, it is cut into smaller segments");
+	assert_int_equal(lab.n_sent, 1);
+	assert_int_equal(lab.sent[0].tx_offload >> 24 & 0xffff, 1260);
+	send_large("tcp," KNOWN ",packet_len=9000", 1460);
+	assert_int_equal(lab.sent[0].port, in->id);
+	lab_expect_drop(in->id, "dl_type=0x88b5," KNOWN ",packet_len=1400", "mtu.TOO_LARGE");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -122,6 +265,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(changes_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(segments_count_not_the_large_packet, setup, teardown),
 		cmocka_unit_test_setup_teardown(trunks_take_what_their_largest_network_does, setup, teardown),
+		cmocka_unit_test_setup_teardown(tells_who_cannot_know, setup, teardown),
+		cmocka_unit_test_setup_teardown(tells_nobody_else, setup, teardown),
+		cmocka_unit_test_setup_teardown(fragments, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
