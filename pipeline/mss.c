@@ -37,9 +37,11 @@ static uint16_t mss_resolve(struct resolve *r)
 {
 	struct flow *f = r->flow;
 	const struct lport *out = f->out_kind == OUT_PORT ? lport_get(f->out) : NULL;
-	bool smaller = !out || f->adj || out->mtu < r->in->mtu || r->in->kind == PORT_TUNNEL || out->kind == PORT_TUNNEL;
+	const struct network *net = f->adj ? r->net : NULL; // that it is routed into; decisions depend on it by then
+	unsigned to = out ? net && net->mtu < out->mtu ? net->mtu : out->mtu : 0;
 
-	if (r->pkt->class != CLASS_TCP_SYN || !smaller)
+	// Between equals each end says what fits by itself.
+	if (r->pkt->class != CLASS_TCP_SYN || (to == r->in->mtu && r->in->kind != PORT_TUNNEL && out->kind != PORT_TUNNEL))
 		f->stages &= ~(1ULL << stage_mss.index);
 	return 0;
 }

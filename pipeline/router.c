@@ -6,6 +6,7 @@
 #include "adjacency.h"
 #include "fdb.h"
 #include "forward.h"
+#include "mtu.h"
 #include "neighbour_table.h"
 #include "parse.h"
 #include "punt.h"
@@ -378,15 +379,12 @@ static void respond(struct worker *w, struct pkt *p, uint8_t action)
 	}
 	if (error == RESPOND_ANSWER) {
 		rc = respond_echo(m, rp->mac, NULL);
-		if (!rc)
-			worker_count(w, p->origin, COUNT_CONSUMED, 1);
+		reason = rc ? reason : 0;
 	} else {
 		rc = respond_error(m, error, rp->mac, &from->ip, 0);
-		if (!rc)
-			worker_lose(w, m, reason, row);
 	}
 	if (!rc)
-		worker_count(w, p->origin, COUNT_GENERATED, 1);
+		respond_count(w, m, reason, row);
 	else
 		pkt_drop(p, reason, row);
 }
@@ -462,6 +460,8 @@ static void router_run(struct worker *w, struct pkt **p, uint16_t n)
 			respond(w, p[i], (uint8_t)adj);
 			continue;
 		}
+		if (unlikely(mtu_answer(w, p[i])))
+			continue;
 		if (unlikely(more && d[p[i]->l3_ofs + (d[p[i]->l3_ofs] >> 4 == 4 ? 8 : 7)] <= more + 1)) {
 			pkt_drop(p[i], STAGE_REASON(router, TTL), 0);
 			continue;
