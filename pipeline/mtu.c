@@ -56,6 +56,8 @@ uint16_t mtu_ingress_network(const struct pkt *p)
 {
 	const struct lport *in = lport_get(p->in_port);
 
+	if (in && in->mode == VLAN_NETWORK_ID)
+		return *pkt_arrival(pkt_mbuf(p));
 	return in ? lport_classify(in, p->n_tags ? (uint16_t)(0x1000 | (p->tci & 0xfff)) : 0).network : 0;
 }
 

@@ -205,16 +205,37 @@ static void tells_nobody_else(void **state)
 	lab_few_buffers(-1);
 }
 
-// Into a tunnel.
+#define ROUTED "dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:10:01,nw_src=10.1.0.10,nw_dst=10.2.0.10"
+#define ROUTED6 "dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:10:01,ipv6_src=fd01::10,ipv6_dst=fd02::10"
+
+static void start_router(void)
+{
+	struct config_network *red = lab_network("red", 20);
+	struct config_router *r = lab_router("r");
+
+	red->mtu = 1300;
+	out->network = red->row;
+	lab_address(out, "02:00:00:00:00:02");
+	lab_ip(out, "10.2.0.10");
+	lab_ip(out, "fd02::10");
+	lab_router_port("r-blue", r, net, "02:00:00:00:10:01", "10.1.0.1/24", "fd01::1/64", NULL);
+	lab_router_port("r-red", r, red, "02:00:00:00:20:01", "10.2.0.1/24", "fd02::1/64", NULL);
+	lab_apply();
+	for (int i = 0; i < 100; i++) { // duplicate address detection, and announcements
+		lab_advance_ms(100);
+		lab_tick();
+		lab_flush();
+	}
+}
+
+// Into a network whose MTU is smaller.
 static void fragments(void **state)
 {
 	uint8_t frame[COMPOSE_MAX];
 
-	out->kind = PORT_TUNNEL;
-	out->mtu = 1300;
-	lab_apply();
+	start_router();
 	for (int again = 0; again < 2; again++) {
-		uint32_t len = without_df(frame, "udp,dl_vlan=10," KNOWN ",packet_len=1518");
+		uint32_t len = without_df(frame, "udp,dl_vlan=10," ROUTED ",packet_len=1518");
 		uint64_t segments = lab_count(in->id, COUNT_SEGMENTS);
 		lab_send_frame(in->id, frame, len);
 		lab_expect_trace("1500 bytes against MTU 1300 of out: too large, it leaves in fragments");
@@ -230,7 +251,7 @@ static void fragments(void **state)
 		lab_few_buffers(-1);
 	}
 	// A partial checksum is finished first, as it covers all fragments.
-	uint32_t len = without_df(frame, "udp," KNOWN ",packet_len=1514"), sum = 17 + 1480;
+	uint32_t len = without_df(frame, "udp," ROUTED ",packet_len=1514"), sum = 17 + 1480;
 	for (int i = 26; i < 34; i += 2)
 		sum += (uint32_t)(frame[i] << 8 | frame[i + 1]);
 	uint8_t whole[2] = {frame[40], frame[41]};
@@ -244,7 +265,7 @@ static void fragments(void **state)
 	assert_memory_equal(lab.sent[0].bytes + 40, whole, 2);
 	assert_int_equal(lab.sent[0].ol_flags, 0);
 	// TCP that will be cut is cut smaller, if it may be; else its sender is told.
-	len = without_df(frame, "tcp," KNOWN ",packet_len=9000");
+	len = without_df(frame, "tcp," ROUTED ",packet_len=9000");
 	m = lab_mbuf(frame, len, 0);
 	m->ol_flags = RTE_MBUF_F_RX_LRO | RTE_MBUF_F_RX_L4_CKSUM_NONE;
 	m->tso_segsz = 1460;
@@ -252,10 +273,46 @@ static void fragments(void **state)
 	lab_expect_trace("1500 bytes against MTU 1300 of out: too large, it is cut into smaller segments");
 	assert_int_equal(lab.n_sent, 1);
 	assert_int_equal(lab.sent[0].tx_offload >> 24 & 0xffff, 1260);
-	send_large("tcp," KNOWN ",packet_len=9000", 1460);
+	send_large("tcp," ROUTED ",packet_len=9000", 1460);
 	assert_int_equal(lab.sent[0].port, in->id);
-	lab_expect_drop(in->id, "dl_type=0x88b5," KNOWN ",packet_len=1400", "mtu.TOO_LARGE");
 }
+
+// What may not be fragmented is answered by the router, before anything is changed.
+static void router_tells(void **state)
+{
+	start_router();
+	for (int traced = 1; traced >= 0; traced--) {
+		lab.traced = traced;
+		lab_send(in->id, "udp," ROUTED ",nw_ttl=9,packet_len=1315");
+		assert_int_equal(lab.n_sent, 1);
+		assert_int_equal(lab.sent[0].port, in->id);
+		assert_memory_equal(lab.sent[0].bytes, "\x02\0\0\0\0\x01\x02\0\0\0\x10\x01\x08\0\x45\xc0", 16);
+		assert_memory_equal(lab.sent[0].bytes + 26, "\x0a\x01\0\x01\x0a\x01\0\x0a\x03\x04", 10);
+		assert_memory_equal(lab.sent[0].bytes + 38, "\0\0\x05\x14\x45\0\x05\x15", 8);
+		assert_int_equal(lab.sent[0].bytes[50], 9); // the TTL that it came with
+		lab_send(in->id, "udp6," ROUTED6 ",packet_len=1315");
+		assert_int_equal(lab.sent[0].port, in->id);
+		assert_memory_equal(lab.sent[0].bytes + 54, "\x02\0", 2);
+		assert_memory_equal(lab.sent[0].bytes + 58, "\0\0\x05\x14", 4);
+		lab_send(in->id, "udp," ROUTED ",packet_len=1314");
+		assert_int_equal(lab.sent[0].port, out->id);
+		send_large("tcp," ROUTED ",packet_len=9000", 1261);
+		assert_int_equal(lab.sent[0].port, in->id);
+		send_large("tcp," ROUTED ",packet_len=9000", 1260);
+		assert_int_equal(lab.sent[0].port, out->id);
+	}
+	lab.traced = true;
+	lab_send(in->id, "udp," ROUTED ",packet_len=1315");
+	lab_expect_trace("1301 bytes against MTU 1300 of out: too large, and the sender is told");
+	lab_expect_trace("dropped (mtu.TOO_LARGE)");
+	assert_int_equal(lab_drops(in->id, "mtu.TOO_LARGE"), 7);
+	lab_expect_drop(in->id, "icmp,icmp_type=3," ROUTED ",packet_len=1400", "mtu.TOO_LARGE");
+	for (int i = 0; i < 200; i++)
+		lab_send(in->id, "udp," ROUTED ",packet_len=1315");
+	lab_expect_drop(in->id, "udp," ROUTED ",packet_len=1400", "mtu.TOO_LARGE"); // over the limit of answers
+	lab_expect_trace("too large");
+}
+
 
 int main(void)
 {
@@ -268,6 +325,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(tells_who_cannot_know, setup, teardown),
 		cmocka_unit_test_setup_teardown(tells_nobody_else, setup, teardown),
 		cmocka_unit_test_setup_teardown(fragments, setup, teardown),
+		cmocka_unit_test_setup_teardown(router_tells, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
