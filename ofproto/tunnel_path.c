@@ -1,4 +1,5 @@
 // tunnel_path: bursts through tunnels, on the workers. See tunnel.h.
+#include "adjacency.h"
 #include "forward.h"
 #include "key.h"
 #include "offload.h"
@@ -36,10 +37,63 @@ struct arrivals {
 struct known {
 	uint32_t key;
 	bool v6;
-	uint8_t src[16];
-	uint32_t whence; // 0: nothing is known
 	bool tags;
+	bool again;        // word[] is there
+	uint8_t src[16];
+	uint32_t whence;   // 0: nothing is known
+	uint64_t word[6];  // of its headers, see again_words()
 };
+
+// Headers of the shortest kind: VXLAN in IPv4, no options, no tag. Of each 8 bytes at these places the bits that have to be those of a packet that tunnel_open() let
+// in: all but DSCP, lengths, identification, TTL, the IPv4 checksum, and the UDP source port.
+#define AGAIN 50
+
+static inline uint64_t load64(const uint8_t *b)
+{
+	uint64_t w;
+
+	memcpy(&w, b, 8);
+	return w;
+}
+
+static inline void again_words(uint64_t w[6], const uint8_t *d)
+{
+	w[0] = load64(d);
+	w[1] = load64(d + 8) & RTE_BE64(0xffffffffffffff03);
+	w[2] = load64(d + 16) & RTE_BE64(0x00000000ffff00ff);
+	w[3] = load64(d + 26);
+	w[4] = load64(d + 34) & RTE_BE64(0x0000ffff0000ffff);
+	w[5] = load64(d + 42);
+}
+
+// Such a packet was let in: what follows may be held against it. Without ECN, and without a checksum of UDP, there is little left to look at.
+static __rte_noinline void remember(struct known *k, const uint8_t *d, const struct tunnel_packet *f)
+{
+	uint16_t checksum;
+
+	memcpy(&checksum, d + 40, 2);
+	k->again = f->ofs == AGAIN && !f->v6 && f->key >> 24 == TUNNEL_VXLAN && !(f->tos & 3) && !checksum;
+	if (k->again)
+		again_words(k->word, d);
+}
+
+// Whether tunnel_open() would say of the packet what it said of the one that is known, and unwrap() has nothing to do but to take the headers off.
+static __rte_always_inline bool is_again(const struct known *k, const struct rte_mbuf *m)
+{
+	const uint8_t *d = rte_pktmbuf_mtod(m, const uint8_t *);
+	uint16_t total, udp, tag;
+	uint64_t w[6];
+
+	if (unlikely(!k->again || m->data_len < AGAIN + 14 || m->nb_segs > 1 || (m->ol_flags & RTE_MBUF_F_RX_LRO)))
+		return false;
+	again_words(w, d);
+	uint64_t differs = (w[0] ^ k->word[0]) | (w[1] ^ k->word[1]) | (w[2] ^ k->word[2]) | (w[3] ^ k->word[3]) | (w[4] ^ k->word[4]) | (w[5] ^ k->word[5]);
+	memcpy(&total, d + 16, 2);
+	memcpy(&udp, d + 38, 2);
+	memcpy(&tag, d + AGAIN + 12, 2);
+	return !differs && rte_be_to_cpu_16(total) + 14u == m->data_len && rte_be_to_cpu_16(udp) + 34u == m->data_len &&
+	       tag != RTE_STATIC_BSWAP16(0x8100) && tag != RTE_STATIC_BSWAP16(0x88a8) && adjacency_sum_right(d + 14);
+}
 
 static inline bool is_known(const struct known *k, const struct tunnel_packet *f)
 {
@@ -120,6 +174,14 @@ static __rte_noinline bool mark_congestion(uint8_t *d, uint32_t have, uint8_t ou
 	return true;
 }
 
+static inline void take_off(struct rte_mbuf *m, unsigned n)
+{
+	m->ol_flags &= ~(uint64_t)(RTE_MBUF_F_RX_L4_CKSUM_MASK | RTE_MBUF_F_RX_IP_CKSUM_MASK); // what is said of the outer packet
+	m->data_off = (uint16_t)(m->data_off + n);
+	m->data_len = (uint16_t)(m->data_len - n);
+	m->pkt_len -= n;
+}
+
 // Makes m the frame in it. 0, or the reason to drop for.
 static inline uint16_t unwrap(struct worker *w, struct rte_mbuf **mp, const struct tunnel_packet *f, bool tags)
 {
@@ -142,10 +204,7 @@ static inline uint16_t unwrap(struct worker *w, struct rte_mbuf **mp, const stru
 		return TUNNEL_REASON(CONGESTION);
 	if (unlikely(f->ofs + f->len != m->pkt_len)) // padding of the underlay's link
 		pkt_truncate(m, f->ofs + f->len);
-	m->ol_flags &= ~(uint64_t)(RTE_MBUF_F_RX_L4_CKSUM_MASK | RTE_MBUF_F_RX_IP_CKSUM_MASK); // they said it of the outer packet
-	m->data_off = (uint16_t)(m->data_off + f->ofs);
-	m->data_len = (uint16_t)(m->data_len - f->ofs);
-	m->pkt_len -= f->ofs;
+	take_off(m, f->ofs);
 	return 0;
 }
 
@@ -182,15 +241,23 @@ unsigned tunnel_receive(struct worker *w, const struct lport *lp, struct rte_mbu
 {
 	const struct tunnel_table *table = rcu_read(tunnel_table);
 	uint32_t had = *traced, kept_traced = 0;
-	struct known known = {.whence = 0};
+	struct known known;
 	struct arrivals a;
 	unsigned kept = 0;
 
 	if (unlikely(!table))
 		return n;
 	a.n = a.traced = 0;
-	a.mixed = false;
+	a.mixed = known.again = false;
+	known.whence = 0;
 	for (unsigned i = 0; i < n; i++) {
+		if (likely(!had && is_again(&known, m[i]))) {
+			take_off(m[i], AGAIN);
+			*pkt_arrival(m[i]) = (uint16_t)known.whence;
+			a.m[a.n] = m[i];
+			a.whence[a.n++] = known.whence;
+			continue;
+		}
 		struct trace *trace = unlikely(had >> i & 1) ? t[i] : NULL;
 		struct tunnel_packet f = {.key = 0};
 		uint16_t verdict = tunnel_open(table, lp, m[i], &f);
@@ -213,8 +280,10 @@ unsigned tunnel_receive(struct worker *w, const struct lport *lp, struct rte_mbu
 			verdict = find_out(&known, table, &f);
 		if (unlikely(trace))
 			trace_in(trace, lp, m[i], &f, verdict ? 0 : known.whence);
-		if (likely(!verdict))
+		if (likely(!verdict)) {
+			remember(&known, rte_pktmbuf_mtod(m[i], const uint8_t *), &f);
 			verdict = unwrap(w, &m[i], &f, known.tags);
+		}
 		if (unlikely(verdict)) {
 			refuse(w, lp, m[i], verdict, tsc, trace);
 			continue;
@@ -293,7 +362,7 @@ static inline uint32_t spread(struct rte_mbuf *m, const struct pkt *p, const uin
 	uint64_t addresses;
 	uint32_t ports;
 
-	if (unlikely(p->ethertype != ETH_IPV4 || (p->proto != PROTO_TCP && p->proto != PROTO_UDP) || !p->l4_len || p->class == CLASS_FRAG_FIRST ||
+	if (unlikely((p->proto != PROTO_TCP && p->proto != PROTO_UDP) || p->ethertype != ETH_IPV4 || !p->l4_len || p->class == CLASS_FRAG_FIRST ||
 		     m->data_len < p->l4_ofs + 4u))
 		return parse_flow_hash(m);
 	memcpy(&addresses, d + p->l3_ofs + 12, 8);
@@ -415,38 +484,50 @@ static void trace_out(struct departure *d, struct rte_mbuf *m)
 	trace_put(pkt_of(m)->trace, TRACE_CORE, &r, sizeof r);
 }
 
+// Whether a packet can get its header in front as it is.
+static inline bool is_plain(const struct rte_mbuf *m)
+{
+	uint32_t shared;
+
+	static_assert(offsetof(struct rte_mbuf, nb_segs) == offsetof(struct rte_mbuf, refcnt) + 2, "they are read at once");
+	memcpy(&shared, &m->refcnt, 4);
+	return !(m->ol_flags & (RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_L4_MASK | RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL)) && shared == 0x10001 &&
+	       m->data_off >= TUNNEL_ROOM;
+}
+
+// A packet of port `origin` is about to join the batch.
+static inline void begin_batch(struct worker *w, struct port_worker *out, uint16_t origin)
+{
+	if (!out->tx_dirty) {
+		out->tx_dirty = true;
+		w->tx_dirty[w->n_tx_dirty++] = out->id;
+	}
+	if (!out->tx_n)
+		out->tx_origin = origin;
+	else if (out->tx_origin != origin)
+		out->tx_same = 0; // never again tx_n, before the batch leaves
+}
+
 // Into the batch of the underlay's port.
-static inline void depart(struct departure *d, struct rte_mbuf *m, bool plain)
+static void depart(struct departure *d, struct rte_mbuf *m)
 {
 	struct port_worker *out = d->out;
 	struct pkt *p = pkt_of(m);
 
-	p->out = d->h->out;
 	if (unlikely(p->trace))
 		trace_out(d, m);
 	if (unlikely(d->w->dry)) {
 		d->w->send_dry(d->w, m);
 		return;
 	}
-	if (!out->tx_dirty) {
-		out->tx_dirty = true;
-		d->w->tx_dirty[d->w->n_tx_dirty++] = out->id;
-	}
-	if (!out->tx_n)
-		out->tx_origin = p->origin;
-	else if (out->tx_origin != p->origin)
-		out->tx_same = 0; // never again tx_n, before the batch leaves
+	begin_batch(d->w, out, p->origin);
 	out->tx[out->tx_n++] = m;
-	if (likely(plain)) {
-		out->tx_same++;
-		out->tx_bytes += m->pkt_len;
-	}
 	if (unlikely(out->tx_n == TX_BATCH))
 		d->w->flush(d->w, out);
 }
 
-// A packet of one buffer that nobody shares, with room in front and no wishes.
-static inline void wrap(struct departure *d, struct rte_mbuf *m, bool plain)
+// Puts the header in front of a packet of one buffer that nobody shares, with room in front and no wishes.
+static inline void put_header(struct departure *d, struct rte_mbuf *m)
 {
 	const struct tunnel_header *h = d->h;
 	struct pkt *p = pkt_of(m);
@@ -454,15 +535,39 @@ static inline void wrap(struct departure *d, struct rte_mbuf *m, bool plain)
 	uint32_t hash = spread(m, p, inner);
 	uint8_t tos = tos_of(p, inner);
 
-	d->packets++;
-	d->bytes += m->pkt_len;
 	memcpy(inner - TUNNEL_ROOM, h->bytes, TUNNEL_ROOM);
 	m->data_off = (uint16_t)(m->data_off - h->len);
 	m->data_len = (uint16_t)(m->data_len + h->len);
 	m->pkt_len += h->len;
 	p->hash = hash;
+	p->out = h->out;
 	fill_in(m, inner - h->len, h, m->pkt_len, d->vni, tos, hash);
-	depart(d, m, plain);
+}
+
+// Such packets, all of one port and none of them traced, go into the batch as they would by send_direct() of forward.c. Returns how many of n did.
+static inline unsigned wrap_plain(struct departure *d, struct rte_mbuf **m, unsigned n, uint16_t origin)
+{
+	struct port_worker *out = d->out;
+	unsigned i = 0, room = TX_BATCH - out->tx_n;
+
+	const uint16_t network = d->network;
+	struct rte_mbuf **to = &out->tx[out->tx_n];
+	uint32_t bytes = 0;
+
+	begin_batch(d->w, out, origin);
+	for (n = RTE_MIN(n, room); i < n && pkt_of(m[i])->network == network && is_plain(m[i]) && !pkt_of(m[i])->n_tags; i++) {
+		put_header(d, m[i]);
+		bytes += m[i]->pkt_len;
+		to[i] = m[i];
+	}
+	out->tx_n = (uint16_t)(out->tx_n + i);
+	out->tx_same = (uint16_t)(out->tx_same + i);
+	out->tx_bytes += bytes;
+	d->packets += i;
+	d->bytes += bytes - i * d->h->len;
+	if (unlikely(out->tx_n == TX_BATCH))
+		d->w->flush(d->w, out);
+	return i;
 }
 
 // Any packet that asks for nothing any more: the header is in a buffer of its own if the first one is shared or has no room.
@@ -473,7 +578,10 @@ static void wrap_any(struct departure *d, struct rte_mbuf *m)
 		return;
 	}
 	if (RTE_MBUF_DIRECT(m) && rte_mbuf_refcnt_read(m) == 1 && rte_pktmbuf_headroom(m) >= TUNNEL_ROOM) {
-		wrap(d, m, false);
+		d->packets++;
+		d->bytes += m->pkt_len;
+		put_header(d, m);
+		depart(d, m);
 		return;
 	}
 	struct rte_mbuf *head = rte_pktmbuf_alloc(d->w->pool);
@@ -496,8 +604,9 @@ static void wrap_any(struct departure *d, struct rte_mbuf *m)
 	head->nb_segs = (uint16_t)(m->nb_segs + 1);
 	head->next = m;
 	pkt_of(head)->hash = hash;
+	pkt_of(head)->out = h->out;
 	fill_in(head, o, h, head->pkt_len, d->vni, tos, hash);
-	depart(d, head, false);
+	depart(d, head);
 }
 
 // What the packet asks of a device is done now: none looks for it behind a tunnel header.
@@ -515,7 +624,7 @@ static void finish(struct departure *d, struct rte_mbuf *m)
 	wrap_any(d, m);
 }
 
-static __rte_noinline void wrap_slowly(struct departure *d, struct rte_mbuf *m)
+static void wrap_slowly(struct departure *d, struct rte_mbuf *m)
 {
 	if (!(m->ol_flags & RTE_MBUF_F_TX_TCP_SEG)) {
 		finish(d, m);
@@ -540,10 +649,21 @@ static __rte_noinline void wrap_slowly(struct departure *d, struct rte_mbuf *m)
 	rte_pktmbuf_free(m); // its segments stand for it
 }
 
+static __rte_noinline void send_one(struct departure *d, struct rte_mbuf *m)
+{
+	const struct pkt *p = pkt_of(m);
+
+	if (p->network != d->network)
+		turn_to(d, p->network);
+	if (d->refused || (p->n_tags && !d->tags))
+		worker_drop_tx(d->w, d->pw, m, d->refused ? d->refused : TUNNEL_REASON(INNER_VLAN));
+	else
+		wrap_slowly(d, m);
+}
+
 bool tunnel_send(struct worker *w, struct port_worker *pw)
 {
 	const struct lport *lp = lport_get(pw->id);
-	const uint64_t wishes = RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_L4_MASK | RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL;
 
 	if (!lp || lp->kind != PORT_TUNNEL)
 		return false;
@@ -553,18 +673,12 @@ bool tunnel_send(struct worker *w, struct port_worker *pw)
 	pw->tx_n = pw->tx_same = 0;
 	pw->tx_bytes = 0;
 	turn_to(&d, pkt_of(pw->tx[0])->network);
-	for (unsigned i = 0; i < n; i++) {
-		struct rte_mbuf *m = pw->tx[i];
-		const struct pkt *p = pkt_of(m);
+	for (unsigned i = 0; i < n;) {
+		unsigned k = likely(plain && d.out && !d.refused) ? wrap_plain(&d, &pw->tx[i], n - i, pw->tx_origin) : 0;
 
-		if (unlikely(p->network != d.network))
-			turn_to(&d, p->network);
-		if (unlikely(d.refused || (p->n_tags && !d.tags)))
-			worker_drop_tx(w, pw, m, d.refused ? d.refused : TUNNEL_REASON(INNER_VLAN));
-		else if (likely(!(m->ol_flags & wishes) && m->nb_segs == 1 && rte_mbuf_refcnt_read(m) == 1 && m->data_off >= TUNNEL_ROOM))
-			wrap(&d, m, plain);
-		else
-			wrap_slowly(&d, m);
+		i += k;
+		if (unlikely(!k))
+			send_one(&d, pw->tx[i++]);
 	}
 	worker_count(w, pw->id, COUNT_TX, d.packets);
 	worker_count(w, pw->id, COUNT_TX_BYTES, d.bytes);

@@ -384,9 +384,48 @@ static void static_entries(struct config *want, struct wanted *w)
 	}
 }
 
+static const struct config_port *tunnel_to(const struct config *c, const struct config_ip *ip)
+{
+	for (size_t i = 0; i < c->n_ports; i++) {
+		const struct config_port *cp = &c->ports[i];
+
+		if (cp->kind == PORT_TUNNEL && cp->remote.v6 == ip->v6 && !memcmp(cp->remote.b, ip->b, ip->v6 ? 16 : 4))
+			return cp;
+	}
+	return NULL;
+}
+
+// Stations behind tunnels: `told`: what other switches say of theirs, else what an operator said in table FDB. A station at a port of this switch is here, whatever
+// they say: they may not know yet.
+static void remote_entries(struct config *want, struct wanted *w, bool told)
+{
+	const struct config_remote_mac *last = NULL; // they come in rows of one end point, and of one network
+	const struct config_network *cn = NULL;
+	const struct config_port *cp = NULL;
+
+	for (size_t i = 0; i < want->n_remote_macs; i++) {
+		struct config_remote_mac *rm = &want->remote_macs[i];
+		char *passed_over = NULL, name[32];
+
+		if (row_id_is_zero(&rm->row) != told)
+			continue;
+		if (!last || memcmp(&last->ip, &rm->ip, sizeof rm->ip))
+			cp = tunnel_to(want, &rm->ip);
+		if (!last || !row_id_equal(&last->network, &rm->network))
+			cn = network_of(want, &rm->network);
+		last = rm;
+		if (rm->error || !cp || !cn || !is_member(cp->id, cn->id))
+			continue;
+		snprintf(name, sizeof name, "%02x:%02x:%02x:%02x:%02x:%02x", rm->mac[0], rm->mac[1], rm->mac[2], rm->mac[3], rm->mac[4], rm->mac[5]);
+		uint32_t row = told ? row_intern("Tunnel", &cp->row, cp->name) : row_intern("FDB", &rm->row, name);
+		set_static(w, fdb_key(cn->id, rm->mac), cp->id, row, told ? &passed_over : &rm->error);
+		free(passed_over);
+	}
+}
+
 static int fdb_reconcile(struct config *want)
 {
-	size_t n = want->n_fdb + want->n_router_ports;
+	size_t n = want->n_fdb + want->n_router_ports + want->n_remote_macs;
 
 	for (size_t i = 0; i < want->n_networks; i++) {
 		const struct config_network *cn = &want->networks[i];
@@ -407,6 +446,8 @@ static int fdb_reconcile(struct config *want)
 	if (!w.key)
 		return -ENOMEM;
 	static_entries(want, &w);
+	remote_entries(want, &w, false);
+	remote_entries(want, &w, true);
 	fdb_remove_if(is_unwanted, &w, removed);
 	free(w.key);
 	return 0;

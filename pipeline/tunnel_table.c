@@ -113,9 +113,9 @@ static unsigned mtu_through(const struct config *c, bool v6, enum tunnel_format 
 
 uint16_t tunnel_table_mtu(const struct config *c, const struct config_network *n)
 {
-	unsigned mtu = n->mtu ? n->mtu : 1500;
+	unsigned mtu = n->mtu;
 
-	if (!n->vni)
+	if (!n->vni || n == underlay_of(c, false) || n == underlay_of(c, true))
 		return (uint16_t)mtu;
 	for (int v6 = 0; v6 < 2; v6++) {
 		unsigned through = mtu_through(c, v6, format_of(n), allows_tags(n));
@@ -123,7 +123,7 @@ uint16_t tunnel_table_mtu(const struct config *c, const struct config_network *n
 
 		for (size_t i = 0; i < c->n_remotes && !used; i++)
 			used = c->remotes[i].ip.v6 == v6;
-		if (through && through < mtu && used)
+		if (through && used && (!mtu || through < mtu))
 			mtu = through;
 	}
 	return (uint16_t)mtu;
@@ -158,6 +158,9 @@ static void check_vnis(struct config *c)
 int tunnel_table_prepare(struct config *c)
 {
 	check_vnis(c);
+	// Everything that follows from a network's MTU (of guests, of router ports, advertised) is to be what tunnels take.
+	for (size_t i = 0; i < c->n_networks; i++)
+		c->networks[i].mtu = tunnel_table_mtu(c, &c->networks[i]);
 	for (size_t i = 0; i < c->n_ports; i++) {
 		struct config_port *cp = &c->ports[i];
 

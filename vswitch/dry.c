@@ -215,7 +215,8 @@ bool dry_is_packet(const struct dry_run *r, const struct dry_out *o)
 
 	switch ((enum out_kind)r->decision.out_kind) {
 	case OUT_PORT:
-		return o->port == r->decision.out;
+		lp = lport_get(r->decision.out);
+		return o->port == r->decision.out || (lp && lp->kind == PORT_TUNNEL); // which sends by the underlay's port
 	case OUT_FLOOD:
 	case OUT_GROUP:
 		return lp && !lp->reserved;

@@ -1,7 +1,7 @@
 // fastpath: what the packet path of a worker costs, without any device: forward_burst() over prebuilt packets, and an egress
 // that takes all.
 //
-//     fastpath [--kind l2|route] [--flows N] [--macs N] [--bytes N] [--routes N] [--random pairs|source] [--packets N]
+//     fastpath [--kind l2|route|vxlan] [--flows N] [--macs N] [--bytes N] [--routes N] [--random pairs|source] [--packets N]
 //     [--repeat N] [--limit FLOWS]
 //              [--trace N] [--drop] [--json]
 //
@@ -11,7 +11,7 @@
 // vhost library does it; that is not measured. What is: forward_burst(), the egress queue, the counters, and the buffer's way
 // back to the pool.
 //
-// --kind route: two networks and a router, whose ports' neighbours are static. --trace: one packet in N is traced, as weirctl
+// --kind vxlan: port 1 is in a network with a VNI, port 2 is the uplink. --kind route: two networks and a router, whose ports' neighbours are static. --trace: one packet in N is traced, as weirctl
 // trace --sample 1/N does it.
 //
 // Prints cycles of the time stamp counter per packet, of the fastest and of the median repeat. The measured part is the
@@ -25,6 +25,7 @@
 #include "route_table.h"
 #include "sampler.h"
 #include "stage.h"
+#include "tunnel.h"
 #include "worker.h"
 
 #include <getopt.h>
@@ -199,6 +200,41 @@ static struct config_ip ip_of(uint32_t ip)
 	return c;
 }
 
+// The other end point of tunnels, a static neighbour on the uplink, and the tunnel to it.
+static void add_tunnel(void)
+{
+	static struct config_network *tunnelled = &nets[0];
+	static struct config_remote remote;
+	static char type[] = "tunnel";
+	struct config_port *t = &ports[3];
+
+	tunnelled->vni = FRAME_VNI;
+	tunnelled->tunnel = strdup("vxlan");
+	nets[1].mtu = 1600;
+	ports[1].addresses = calloc(1, sizeof *ports[1].addresses);
+	ports[1].n_addresses = 1;
+	frame_vtep_mac(ports[1].addresses->mac);
+	ports[1].addresses->ip = malloc(sizeof *ports[1].addresses->ip);
+	*ports[1].addresses->ip = ip_of(FRAME_VTEP_IP);
+	ports[1].addresses->n_ips = 1;
+	*t = (struct config_port){.row = {{5}},
+				  .name = name_of("tunnel", 0),
+				  .id = 4,
+				  .kind = PORT_TUNNEL,
+				  .type = type,
+				  .enabled = true,
+				  .vlan_mode = VLAN_NETWORK_ID,
+				  .trunks = &tunnelled->row,
+				  .n_trunks = 1,
+				  .remote = ip_of(FRAME_VTEP_IP)};
+	remote = (struct config_remote){.ip = t->remote, .name = t->name};
+	config.remotes = &remote;
+	config.n_remotes = 1;
+	config.tunnel_ips = malloc(sizeof *config.tunnel_ips);
+	*config.tunnel_ips = ip_of(frame_switch_ip(1));
+	config.n_tunnel_ips = 1;
+}
+
 // The gateways of a side are static neighbours.
 static void add_gateways(struct config_port *p, unsigned side)
 {
@@ -216,13 +252,13 @@ static void add_gateways(struct config_port *p, unsigned side)
 
 static void add_router_port(unsigned side)
 {
-	struct config_port *p = &ports[2 + side];
-	struct config_router_port *rp = &router_ports[side];
+	struct config_port *p = &ports[mix.kind == MIX_ROUTE ? 2 + side : 2];
+	struct config_router_port *rp = &router_ports[mix.kind == MIX_ROUTE ? side : 0];
 	static char type[] = "router";
 
 	*p = (struct config_port){.row = {{4, (uint8_t)side}},
 				  .name = name_of("r", side),
-				  .id = (uint16_t)(side + 3),
+				  .id = (uint16_t)(p - ports + 1),
 				  .kind = PORT_ROUTER,
 				  .type = type,
 				  .enabled = true,
@@ -239,14 +275,15 @@ static void add_router_port(unsigned side)
 					  .n_addresses = 1};
 	frame_switch_mac(rp->mac, side);
 	*rp->addresses = (struct config_prefix){.ip = ip_of(frame_switch_ip(side)), .len = FRAME_LINK_LEN};
-	add_gateways(&ports[side], side);
+	if (mix.kind == MIX_ROUTE)
+		add_gateways(&ports[side], side);
 }
 
 static void configure(void)
 {
 	static char type[] = "vhost-user";
 
-	config.n_networks = mix.kind == MIX_ROUTE ? 2 : 1;
+	config.n_networks = mix.kind == MIX_L2 ? 1 : 2;
 	for (unsigned i = 0; i < config.n_networks; i++) {
 		nets[i] = (struct config_network){
 			.row = {{1, (uint8_t)i}},
@@ -271,19 +308,21 @@ static void configure(void)
 			.enabled = true,
 			.vlan_mode = VLAN_ACCESS,
 			.isolated = drop,
-			.network = nets[mix.kind == MIX_ROUTE ? i : 0].row,
+			.network = nets[mix.kind == MIX_L2 ? 0 : i].row,
 		};
 	}
-	if (mix.kind != MIX_ROUTE)
+	if (mix.kind == MIX_L2)
 		return;
 	router.name = name_of("router", 0);
 	config.routers = &router;
 	config.n_routers = 1;
 	config.router_ports = router_ports;
-	config.n_router_ports = 2;
+	config.n_router_ports = mix.kind == MIX_ROUTE ? 2 : 1;
 	config.n_ports = 4;
-	for (unsigned i = 0; i < 2; i++)
+	for (unsigned i = mix.kind == MIX_ROUTE ? 0 : 1; i < 2; i++)
 		add_router_port(i);
+	if (mix.kind == MIX_VXLAN)
+		add_tunnel();
 }
 
 static void add_routes(void)
@@ -333,6 +372,7 @@ static void start_switch(void)
 		add_routes();
 	for (uint16_t i = 0; i <= config.n_ports; i++)
 		add_port(i);
+	stages_tick(worker.now);
 	flow_table_set_ports(worker.flows, 2);
 }
 
@@ -343,22 +383,24 @@ static void build_frames(void)
 	conversations = mix_conversations(&mix);
 	stride = mix_stride(conversations);
 	for (unsigned side = 0; side < 2; side++) {
-		frames[side] = aligned_alloc(64, (size_t)conversations * RTE_ALIGN(mix.bytes, 64));
+		frames[side] = aligned_alloc(64, (size_t)conversations * RTE_ALIGN(mix_bytes(&mix, side), 64));
 		if (!frames[side])
 			fail("no memory for the frames");
 		for (uint32_t c = 0; c < conversations; c++)
-			frame_build(frames[side] + (size_t)c * RTE_ALIGN(mix.bytes, 64), &mix, c, side);
+			frame_build(frames[side] + (size_t)c * RTE_ALIGN(mix_bytes(&mix, side), 64), &mix, c, side);
 	}
 }
 
 static void take_burst(struct rte_mbuf **m, unsigned side, uint32_t step)
 {
+	uint32_t bytes = mix_bytes(&mix, side);
+
 	if (rte_pktmbuf_alloc_bulk(pool, m, BURST))
 		fail("the pool is empty: packets were lost");
 	for (unsigned i = 0; i < BURST; i++) {
-		memcpy(rte_pktmbuf_mtod(m[i], void *), frames[side] + (size_t)next[side] * RTE_ALIGN(mix.bytes, 64), mix.bytes);
-		m[i]->data_len = (uint16_t)mix.bytes;
-		m[i]->pkt_len = mix.bytes;
+		memcpy(rte_pktmbuf_mtod(m[i], void *), frames[side] + (size_t)next[side] * RTE_ALIGN(bytes, 64), bytes);
+		m[i]->data_len = (uint16_t)bytes;
+		m[i]->pkt_len = bytes;
 		if (mix.random)
 			frame_vary(rte_pktmbuf_mtod(m[i], uint8_t *), &mix, side, &state);
 		next[side] = (uint32_t)(((uint64_t)next[side] + step) % conversations);
@@ -390,7 +432,7 @@ static void warm_up(void)
 			run_burst(m, side);
 		}
 	}
-	while (forward_misses(&worker, 1) + forward_misses(&worker, 2))
+	while (forward_misses(&worker, 1) + forward_misses(&worker, 2) + tunnel_misses(&worker))
 		;
 	worker_flush(&worker);
 	rcu_poll();
@@ -459,8 +501,8 @@ static void parse_options(int argc, char *argv[])
 			mix.flows = number(optarg, 2, 1 << 24);
 		else if (c == 'm')
 			mix.macs = number(optarg, 0, 1 << 20);
-		else if (c == 'k' && (!strcmp(optarg, "l2") || !strcmp(optarg, "route")))
-			mix.kind = optarg[0] == 'r' ? MIX_ROUTE : MIX_L2;
+		else if (c == 'k' && (!strcmp(optarg, "l2") || !strcmp(optarg, "route") || !strcmp(optarg, "vxlan")))
+			mix.kind = optarg[0] == 'r' ? MIX_ROUTE : optarg[0] == 'v' ? MIX_VXLAN : MIX_L2;
 		else if (c == 'R')
 			mix.routes = number(optarg, 4, 1 << 20);
 		else if (c == 'b')

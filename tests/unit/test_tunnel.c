@@ -94,9 +94,7 @@ static void start(bool v6)
 	up = lab_port("up", VLAN_ACCESS, under)->id;
 	far = tunnel("far", v6 ? far6 : far4, v6)->id;
 	farther = tunnel("farther", farther4, false)->id;
-	lab.config->router_ports = calloc(1, sizeof *lab.config->router_ports);
-	lab.config->n_router_ports = 1;
-	struct config_router_port *rp = lab.config->router_ports;
+	struct config_router_port *rp = &lab.config->router_ports[lab.config->n_router_ports++];
 	rp->name = strdup("under-1");
 	rp->network = under->row;
 	rp->addresses = calloc(2, sizeof *rp->addresses);
@@ -931,6 +929,60 @@ static void explains(void **state)
 	end();
 }
 
+// What is held against the packet before it is judged as it would be alone.
+static void same_behind_another(void **state)
+{
+	uint64_t x = 88172645463325252ULL;
+	unsigned let_in = 0;
+	struct outer o, good;
+
+	start(false);
+	lab.traced = false;
+	know(vm, from_vm);
+	make_inner(to_vm);
+	vxlan(&good, 0);
+	for (unsigned i = 0; i < 20000; i++) {
+		struct rte_mbuf *m[2];
+
+		vxlan(&o, 0);
+		unsigned changes = i % 3;
+		for (unsigned k = 0; k < changes; k++) {
+			x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+			unsigned at = (unsigned)((x >> 20) % (o.inner + 2));
+			o.b[at < o.inner ? at : at + 12] ^= (uint8_t)(1u << (x >> 40 & 7)); // not the inner addresses, which would be learned
+		}
+		if (i & 4)
+			fix_ip(&o);
+		if ((i & 0x38) == 8)
+			o.len -= 1 + (unsigned)(x >> 50) % 3;
+		if ((i & 0x38) == 16)
+			o.len += 1 + (unsigned)(x >> 50) % 3;
+		lab_send_mbuf(up, lab_mbuf(o.b, o.len, 0));
+		uint64_t consumed = lab_count(up, COUNT_CONSUMED), drops = lab_all_drops(up), inner_drops = lab_all_drops(far);
+		unsigned n = lab.n_sent, len = n ? lab.sent[0].len : 0;
+		uint8_t bytes[1600];
+		memcpy(bytes, n ? lab.sent[0].bytes : o.b, n ? len : 1);
+		lab_send_mbuf(up, lab_mbuf(o.b, o.len, 0));
+		consumed = lab_count(up, COUNT_CONSUMED) - consumed;
+		drops = lab_all_drops(up) - drops;
+		inner_drops = lab_all_drops(far) - inner_drops;
+		m[0] = lab_mbuf(good.b, good.len, 0);
+		m[1] = lab_mbuf(o.b, o.len, 0);
+		uint64_t before[] = {lab_count(up, COUNT_CONSUMED), lab_all_drops(up), lab_all_drops(far)};
+		lab_burst(up, m, 2);
+		assert_int_equal(lab_count(up, COUNT_CONSUMED) - before[0], 1 + consumed);
+		assert_int_equal(lab_all_drops(up) - before[1], drops);
+		assert_int_equal(lab_all_drops(far) - before[2], inner_drops);
+		if (consumed && n == 1 && lab.n_sent == 2) {
+			assert_int_equal(lab.sent[1].len, len);
+			assert_memory_equal(lab.sent[1].bytes, bytes, len);
+			let_in++;
+		}
+	}
+	assert_in_range(let_in, 2000, 20000);
+	end();
+}
+
 // Nothing that comes may do harm.
 static void rubbish(void **state)
 {
@@ -971,7 +1023,8 @@ int main(void)
 		cmocka_unit_test(ecn_table),     cmocka_unit_test(sends),               cmocka_unit_test(spreads),
 		cmocka_unit_test(settings),      cmocka_unit_test(cannot_send),         cmocka_unit_test(floods),
 		cmocka_unit_test(mixed_burst),   cmocka_unit_test(waits_for_decisions), cmocka_unit_test(cuts_large_frames),
-		cmocka_unit_test(without_buffers), cmocka_unit_test(explains),          cmocka_unit_test(rubbish),
+		cmocka_unit_test(without_buffers), cmocka_unit_test(explains),          cmocka_unit_test(same_behind_another),
+		cmocka_unit_test(rubbish),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
