@@ -43,14 +43,6 @@ static void routing_free(struct config *c)
 	for (size_t i = 0; i < c->n_policies; i++)
 		free(c->policies[i].error);
 	free(c->policies);
-	for (size_t i = 0; i < c->n_bonds; i++) {
-		free(c->bonds[i].name);
-		free(c->bonds[i].members);
-		free(c->bonds[i].mode);
-		config_map_free(&c->bonds[i].other_config);
-		free(c->bonds[i].error);
-	}
-	free(c->bonds);
 }
 
 void config_free(struct config *c)

@@ -117,7 +117,6 @@ struct config_port {
 	size_t n_unknown;
 	bool underlay;            // it is in a network where tunnels end; set by the stage `tunnel`
 	bool reserved;            // mirrors write to it, and nobody else; set by the stage `mirror`
-	struct row_id bond;       // the bond that it is a member of; zero: none
 	struct config_ip remote;  // PORT_TUNNEL: the other end point
 	char *error;              // as in config_network
 };
@@ -252,17 +251,6 @@ struct config_route_policy {
 	char *error;
 };
 
-// Uplinks that work as one (table Bond). Members are ports of devices; the bond is a port too, of type "bond", with the same row.
-struct config_bond {
-	struct row_id row;
-	char *name;
-	struct row_id *members;
-	size_t n_members;
-	char *mode;            // "active-backup", "balance", "802.3ad"
-	struct config_map other_config;
-	char *error;
-};
-
 // The end point of another switch's tunnels: what it publishes, or a static one of a network or address. No two have the same address, and each has an
 // address of a family that this switch has an end point of. `config.ports` has a port of PORT_TUNNEL for each.
 struct config_remote {
@@ -306,8 +294,6 @@ struct config {
 	size_t n_routes;
 	struct config_route_policy *policies;
 	size_t n_policies;
-	struct config_bond *bonds;
-	size_t n_bonds;
 	struct config_ip *tunnel_ips; // local end points of tunnels, at most one of each family
 	size_t n_tunnel_ips;
 	struct config_remote *remotes;

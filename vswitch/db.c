@@ -32,9 +32,6 @@ static const struct ovsdb_idl_column *const written_columns[] = {
 	&weirrec_router_port_columns[WEIRREC_ROUTER_PORT_COL_STATUS],
 	&weirrec_router_port_columns[WEIRREC_ROUTER_PORT_COL_ERROR],
 	&weirrec_route_columns[WEIRREC_ROUTE_COL_ERROR],     &weirrec_route_policy_columns[WEIRREC_ROUTE_POLICY_COL_ERROR],
-	&weirrec_bond_columns[WEIRREC_BOND_COL_PORT_NUMBER], &weirrec_bond_columns[WEIRREC_BOND_COL_MTU],
-	&weirrec_bond_columns[WEIRREC_BOND_COL_LINK_STATE],  &weirrec_bond_columns[WEIRREC_BOND_COL_STATUS],
-	&weirrec_bond_columns[WEIRREC_BOND_COL_STATISTICS],  &weirrec_bond_columns[WEIRREC_BOND_COL_ERROR],
 };
 
 static const struct ovsdb_idl_column *const unused_columns[] = {
@@ -50,7 +47,6 @@ static const struct ovsdb_idl_column *const unused_columns[] = {
 	&weirrec_router_port_columns[WEIRREC_ROUTER_PORT_COL_EXTERNAL_IDS],
 	&weirrec_route_columns[WEIRREC_ROUTE_COL_EXTERNAL_IDS],
 	&weirrec_route_policy_columns[WEIRREC_ROUTE_POLICY_COL_EXTERNAL_IDS],
-	&weirrec_bond_columns[WEIRREC_BOND_COL_EXTERNAL_IDS],
 };
 
 struct db *db_open(const char *remote, const char *host)
@@ -84,7 +80,6 @@ struct db *db_open(const char *remote, const char *host)
 	OWN_ROWS(flow);
 	OWN_ROWS(flow_export);
 	OWN_ROWS(mirror);
-	OWN_ROWS(bond);
 	struct ovsdb_idl_condition hosts = OVSDB_IDL_CONDITION_INIT(&hosts);
 	weirrec_host_add_clause_name(&hosts, OVSDB_F_EQ, host);
 	weirrec_host_set_condition(db->idl, &hosts);
@@ -112,6 +107,11 @@ void db_close(struct db *db)
 	free(db->host);
 	free(db->problem);
 	free(db);
+}
+
+const char *db_host_name(const struct db *db)
+{
+	return db->host;
 }
 
 const char *db_problem(const struct db *db)

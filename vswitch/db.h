@@ -15,6 +15,8 @@ struct db;
 // table Host. Never fails: an unreachable database is retried with back-off.
 struct db *db_open(const char *remote, const char *host);
 void db_close(struct db *);
+// This switch's name in table Host.
+const char *db_host_name(const struct db *);
 // Files (PEM) for remotes of kind ssl:, before db_open(): this switch's private key and certificate, and the certificate of the
 // authority that the server's must come from.
 void db_set_ssl(const char *private_key, const char *certificate, const char *ca_certificate);
@@ -42,19 +44,32 @@ struct db_stat {
 	const char *key;
 	int64_t value;
 };
-void db_port_status(struct db *, const struct row_id *, const char *error, bool link_up, const struct db_kv *, size_t n);
-void db_port_stats(struct db *, const struct row_id *, const struct db_stat *, size_t n);
-void db_port_number(struct db *, const struct row_id *, uint16_t id, uint16_t mtu);
-void db_network_error(struct db *, const struct row_id *, const char *error);
-void db_fdb_error(struct db *, const struct row_id *, const char *error);
-void db_flow_error(struct db *, const struct row_id *, const char *error);
+// Rows that are written. The first one is that of this switch in table Host, which is named by no row id.
+enum db_table {
+	DB_HOST,
+	DB_NETWORK,
+	DB_PORT,
+	DB_FDB,
+	DB_FLOW,
+	DB_MIRROR,
+	DB_EXPORT,
+	DB_ROUTER,
+	DB_ROUTER_PORT,
+	DB_ROUTE,
+	DB_ROUTE_POLICY,
+	DB_TABLES
+};
+void db_error(struct db *, enum db_table, const struct row_id *, const char *error);
+// Of rows that several switches write (DB_NETWORK, DB_ROUTER, DB_ROUTER_PORT) keys that aren't named stay as they are.
+void db_status(struct db *, enum db_table, const struct row_id *, const struct db_kv *, size_t n);
+void db_stats(struct db *, enum db_table, const struct row_id *, const struct db_stat *, size_t n);
 void db_flow_stats(struct db *, const struct row_id *, uint64_t packets, uint64_t bytes);
-void db_mirror_error(struct db *, const struct row_id *, const char *error);
 void db_mirror_stats(struct db *, const struct row_id *, uint64_t packets, uint64_t bytes);
-void db_export_error(struct db *, const struct row_id *, const char *error);
-void db_export_stats(struct db *, const struct row_id *, const struct db_stat *, size_t n);
-void db_host_status(struct db *, const struct db_kv *, size_t n);
-void db_host_stats(struct db *, const struct db_stat *, size_t n);
+void db_port_link(struct db *, const struct row_id *, bool link_up);
+void db_port_number(struct db *, const struct row_id *, uint16_t id, uint16_t mtu);
+// What this switch tells the others (table Endpoint): its end points and "NETWORK [MAC [IP...]]". Nothing is written until it is called for the first
+// time; no end point: nothing is told.
+void db_publish(struct db *, const char *const *tunnel_ips, size_t n_tunnel_ips, const char *const *stations, size_t n_stations);
 // The config of generation next_cfg is applied: sets Host.cur_cfg, together with all errors marked before.
 void db_applied(struct db *, int64_t next_cfg);
 void db_set_stats_interval(struct db *, unsigned interval_ms);

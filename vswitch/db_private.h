@@ -6,6 +6,7 @@
 #include "openvswitch/hmap.h"
 
 #include "config.h"
+#include "db.h"
 
 struct smap;
 
@@ -18,16 +19,7 @@ enum written {
 	WRITTEN_NUMBER = 1 << 3,
 	WRITTEN_CFG = 1 << 4,
 	WRITTEN_STATS = 1 << 5, // the only one that waits for the statistics interval
-};
-
-enum written_table {
-	WRITTEN_HOST,
-	WRITTEN_NETWORK,
-	WRITTEN_PORT,
-	WRITTEN_FDB,
-	WRITTEN_FLOW,
-	WRITTEN_MIRROR,
-	WRITTEN_EXPORT
+	WRITTEN_ENDPOINT = 1 << 6,
 };
 
 struct db_writer {
@@ -40,6 +32,8 @@ struct db_writer {
 	unsigned interval_ms;
 	unsigned pending;  // enum written: what is marked in any row
 	bool host_missing; // this switch has no row in table Host yet
+	char **tunnel_ips, **stations; // of its row in table Endpoint, if that has been said
+	size_t n_tunnel_ips, n_stations;
 };
 
 struct db {
@@ -81,13 +75,9 @@ int64_t db_optional_int(const char *column, const int64_t *, size_t n, int64_t f
 struct config_map db_read_map(const struct smap *);
 // The same, without values that weir.xml doesn't allow.
 struct config_map db_checked_map(const char *table, const char *column, const struct smap *, char **error);
-enum vlan_mode db_read_vlan_mode(const char *word, char **error);
 // A port that isn't a row of table Port.
 struct config_port *db_add_port(struct config *, const struct row_id *, const char *name, const char *type, enum port_kind);
 const struct config_port *db_port_named(const struct config *, const char *name);
-
-// db_read_bond.c
-void db_read_bonds(struct db *, struct config *);
 
 // db_read_router.c
 void db_read_routers(struct db *, struct config *);

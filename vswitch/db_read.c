@@ -206,7 +206,7 @@ static struct config_rate read_rate(const struct config_map *map, const char *ra
 	return r;
 }
 
-enum vlan_mode db_read_vlan_mode(const char *word, char **error)
+static enum vlan_mode read_vlan_mode(const char *word, char **error)
 {
 	static const char *const words[] = {
 		[VLAN_ACCESS] = "access",
@@ -241,7 +241,7 @@ static void read_vlans(const struct weirrec_port *row, const struct ovsdb_idl *i
 {
 	bool has_network = weirrec_port_get_network(row, OVSDB_TYPE_UUID)->n > 0;
 
-	port->vlan_mode = db_read_vlan_mode(row->vlan_mode, &port->error);
+	port->vlan_mode = read_vlan_mode(row->vlan_mode, &port->error);
 	if (row->network)
 		port->network = db_row_id(&row->network->header_.uuid);
 	read_trunks(row, idl, port);
@@ -528,7 +528,6 @@ struct config *db_read(struct db *db)
 			read_export(export, db->idl, &c->exports[c->n_exports++]);
 
 	// These come last: their rows name others, and some of them are ports too.
-	db_read_bonds(db, c);
 	db_read_routers(db, c);
 	sort(c);
 	db_read_tunnels(db, c, &host_error);

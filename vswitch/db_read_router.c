@@ -158,11 +158,8 @@ static int place_compare(const void *a_, const void *b_)
 // A port by which the router's packets come and go. With an error it is there too: then what is there already stays as it was.
 static void add_port(struct config *c, struct config_router_port *p)
 {
-	const struct config_port *other = db_port_named(c, p->name);
-
-	if (other) {
-		db_row_error(&p->error, xasprintf("name: a %s of this switch has the name %s too",
-						  strcmp(other->type, "bond") ? "port" : "bond", p->name));
+	if (db_port_named(c, p->name)) {
+		db_row_error(&p->error, xasprintf("name: a port of this switch has the name %s too", p->name));
 		return;
 	}
 	struct config_port *port = db_add_port(c, &p->row, p->name, "router", PORT_ROUTER);

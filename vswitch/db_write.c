@@ -7,7 +7,6 @@
 #include "openvswitch.h"
 
 #include "control.h"
-#include "db.h"
 #include "db_private.h"
 
 #include "openvswitch/poll-loop.h"
@@ -32,7 +31,7 @@ enum {
 struct written_row {
 	struct hmap_node node;
 	struct uuid uuid; // zero: the row of this switch in table Host, which may not exist yet
-	enum written_table table;
+	enum db_table table;
 	unsigned set;   // enum written: values that there are
 	unsigned dirty; // to be sent
 	unsigned sent;  // in the transaction in flight
@@ -72,6 +71,15 @@ static void row_destroy(struct db_writer *w, struct written_row *r)
 	free(r);
 }
 
+static void free_strings(char ***s, size_t *n)
+{
+	for (size_t i = 0; i < *n; i++)
+		free((*s)[i]);
+	free(*s);
+	*s = NULL;
+	*n = 0;
+}
+
 void db_writer_close(struct db_writer *w)
 {
 	struct written_row *r;
@@ -81,6 +89,8 @@ void db_writer_close(struct db_writer *w)
 	HMAP_FOR_EACH_SAFE (r, node, &w->rows)
 		row_destroy(w, r);
 	hmap_destroy(&w->rows);
+	free_strings(&w->tunnel_ips, &w->n_tunnel_ips);
+	free_strings(&w->stations, &w->n_stations);
 }
 
 static struct uuid uuid_of(const struct row_id *id)
@@ -92,7 +102,7 @@ static struct uuid uuid_of(const struct row_id *id)
 	return u;
 }
 
-static struct written_row *row_of(struct db *db, enum written_table table, const struct row_id *id)
+static struct written_row *row_of(struct db *db, enum db_table table, const struct row_id *id)
 {
 	struct db_writer *w = &db->writer;
 	struct uuid uuid = id ? uuid_of(id) : (struct uuid){{0}};
@@ -182,26 +192,34 @@ static void want_stats(struct db *db, struct written_row *r, const struct db_sta
 	mark(db, r, WRITTEN_STATS);
 }
 
-void db_port_status(struct db *db, const struct row_id *id, const char *error, bool link_up, const struct db_kv *kv, size_t n)
+void db_error(struct db *db, enum db_table table, const struct row_id *id, const char *error)
 {
-	struct written_row *r = row_of(db, WRITTEN_PORT, id);
-
-	want_error(db, r, error);
-	want_status(db, r, kv, n);
-	if (!(r->set & WRITTEN_LINK) || r->link_up != link_up) {
-		r->link_up = link_up;
-		mark(db, r, WRITTEN_LINK);
-	}
+	want_error(db, row_of(db, table, id), error);
 }
 
-void db_port_stats(struct db *db, const struct row_id *id, const struct db_stat *stat, size_t n)
+void db_status(struct db *db, enum db_table table, const struct row_id *id, const struct db_kv *kv, size_t n)
 {
-	want_stats(db, row_of(db, WRITTEN_PORT, id), stat, n);
+	want_status(db, row_of(db, table, id), kv, n);
+}
+
+void db_stats(struct db *db, enum db_table table, const struct row_id *id, const struct db_stat *stat, size_t n)
+{
+	want_stats(db, row_of(db, table, id), stat, n);
+}
+
+void db_port_link(struct db *db, const struct row_id *id, bool link_up)
+{
+	struct written_row *r = row_of(db, DB_PORT, id);
+
+	if ((r->set & WRITTEN_LINK) && r->link_up == link_up)
+		return;
+	r->link_up = link_up;
+	mark(db, r, WRITTEN_LINK);
 }
 
 void db_port_number(struct db *db, const struct row_id *id, uint16_t number, uint16_t mtu)
 {
-	struct written_row *r = row_of(db, WRITTEN_PORT, id);
+	struct written_row *r = row_of(db, DB_PORT, id);
 
 	if ((r->set & WRITTEN_NUMBER) && r->port_number == number && r->mtu == mtu)
 		return;
@@ -210,68 +228,58 @@ void db_port_number(struct db *db, const struct row_id *id, uint16_t number, uin
 	mark(db, r, WRITTEN_NUMBER);
 }
 
-void db_network_error(struct db *db, const struct row_id *id, const char *error)
-{
-	want_error(db, row_of(db, WRITTEN_NETWORK, id), error);
-}
-
-void db_fdb_error(struct db *db, const struct row_id *id, const char *error)
-{
-	want_error(db, row_of(db, WRITTEN_FDB, id), error);
-}
-
-void db_flow_error(struct db *db, const struct row_id *id, const char *error)
-{
-	want_error(db, row_of(db, WRITTEN_FLOW, id), error);
-}
-
 void db_flow_stats(struct db *db, const struct row_id *id, uint64_t packets, uint64_t bytes)
 {
 	struct db_stat stat[] = {{"n_bytes", (int64_t)bytes}, {"n_packets", (int64_t)packets}};
 
-	want_stats(db, row_of(db, WRITTEN_FLOW, id), stat, ARRAY_SIZE(stat));
-}
-
-void db_export_error(struct db *db, const struct row_id *id, const char *error)
-{
-	want_error(db, row_of(db, WRITTEN_EXPORT, id), error);
-}
-
-void db_export_stats(struct db *db, const struct row_id *id, const struct db_stat *stat, size_t n)
-{
-	want_stats(db, row_of(db, WRITTEN_EXPORT, id), stat, n);
-}
-
-void db_mirror_error(struct db *db, const struct row_id *id, const char *error)
-{
-	want_error(db, row_of(db, WRITTEN_MIRROR, id), error);
+	db_stats(db, DB_FLOW, id, stat, ARRAY_SIZE(stat));
 }
 
 void db_mirror_stats(struct db *db, const struct row_id *id, uint64_t packets, uint64_t bytes)
 {
 	struct db_stat stat[] = {{"tx_bytes", (int64_t)bytes}, {"tx_packets", (int64_t)packets}};
 
-	want_stats(db, row_of(db, WRITTEN_MIRROR, id), stat, ARRAY_SIZE(stat));
+	db_stats(db, DB_MIRROR, id, stat, ARRAY_SIZE(stat));
+}
+
+static bool strings_differ(char *const *a, size_t n_a, const char *const *b, size_t n_b)
+{
+	bool differ = n_a != n_b;
+
+	for (size_t i = 0; !differ && i < n_a; i++)
+		differ = strcmp(a[i], b[i]) != 0;
+	return differ;
+}
+
+static void copy_strings(char ***to, size_t *n_to, const char *const *s, size_t n)
+{
+	free_strings(to, n_to);
+	*to = xcalloc(n + 1, sizeof **to);
+	for (size_t i = 0; i < n; i++)
+		(*to)[(*n_to)++] = xstrdup(s[i]);
+}
+
+void db_publish(struct db *db, const char *const *tunnel_ips, size_t n_tunnel_ips, const char *const *stations, size_t n_stations)
+{
+	struct db_writer *w = &db->writer;
+	struct written_row *r = row_of(db, DB_HOST, NULL);
+
+	if ((r->set & WRITTEN_ENDPOINT) && !strings_differ(w->tunnel_ips, w->n_tunnel_ips, tunnel_ips, n_tunnel_ips) &&
+	    !strings_differ(w->stations, w->n_stations, stations, n_stations))
+		return;
+	copy_strings(&w->tunnel_ips, &w->n_tunnel_ips, tunnel_ips, n_tunnel_ips);
+	copy_strings(&w->stations, &w->n_stations, stations, n_stations);
+	mark(db, r, WRITTEN_ENDPOINT);
 }
 
 void db_host_error(struct db *db, const char *error)
 {
-	want_error(db, row_of(db, WRITTEN_HOST, NULL), error);
-}
-
-void db_host_status(struct db *db, const struct db_kv *kv, size_t n)
-{
-	want_status(db, row_of(db, WRITTEN_HOST, NULL), kv, n);
-}
-
-void db_host_stats(struct db *db, const struct db_stat *stat, size_t n)
-{
-	want_stats(db, row_of(db, WRITTEN_HOST, NULL), stat, n);
+	db_error(db, DB_HOST, NULL, error);
 }
 
 void db_applied(struct db *db, int64_t next_cfg)
 {
-	struct written_row *r = row_of(db, WRITTEN_HOST, NULL);
+	struct written_row *r = row_of(db, DB_HOST, NULL);
 
 	if ((r->set & WRITTEN_CFG) && r->cur_cfg == next_cfg)
 		return;
@@ -301,18 +309,28 @@ void db_writer_resync(struct db_writer *w)
 	w->next_stats = 0;
 }
 
+// What there is to write in a row of each table.
+static const struct writable {
+	const struct ovsdb_idl_table_class *class;
+	const struct ovsdb_idl_column *error, *status, *statistics;
+	bool shared; // several switches write its status: each sets its own keys
+} writable[DB_TABLES] = {
+	[DB_HOST] = {&weirrec_table_host, &weirrec_host_columns[WEIRREC_HOST_COL_ERROR], .status = &weirrec_host_columns[WEIRREC_HOST_COL_STATUS], .statistics = &weirrec_host_columns[WEIRREC_HOST_COL_STATISTICS]},
+	[DB_NETWORK] = {&weirrec_table_network, &weirrec_network_columns[WEIRREC_NETWORK_COL_ERROR], .status = &weirrec_network_columns[WEIRREC_NETWORK_COL_STATUS], .shared = true},
+	[DB_PORT] = {&weirrec_table_port, &weirrec_port_columns[WEIRREC_PORT_COL_ERROR], .status = &weirrec_port_columns[WEIRREC_PORT_COL_STATUS], .statistics = &weirrec_port_columns[WEIRREC_PORT_COL_STATISTICS]},
+	[DB_FDB] = {&weirrec_table_fdb, &weirrec_fdb_columns[WEIRREC_FDB_COL_ERROR]},
+	[DB_FLOW] = {&weirrec_table_flow, &weirrec_flow_columns[WEIRREC_FLOW_COL_ERROR], .statistics = &weirrec_flow_columns[WEIRREC_FLOW_COL_STATISTICS]},
+	[DB_MIRROR] = {&weirrec_table_mirror, &weirrec_mirror_columns[WEIRREC_MIRROR_COL_ERROR], .statistics = &weirrec_mirror_columns[WEIRREC_MIRROR_COL_STATISTICS]},
+	[DB_EXPORT] = {&weirrec_table_flow_export, &weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_ERROR], .statistics = &weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_STATISTICS]},
+	[DB_ROUTER] = {&weirrec_table_router, &weirrec_router_columns[WEIRREC_ROUTER_COL_ERROR], .status = &weirrec_router_columns[WEIRREC_ROUTER_COL_STATUS], .shared = true},
+	[DB_ROUTER_PORT] = {&weirrec_table_router_port, &weirrec_router_port_columns[WEIRREC_ROUTER_PORT_COL_ERROR], .status = &weirrec_router_port_columns[WEIRREC_ROUTER_PORT_COL_STATUS], .shared = true},
+	[DB_ROUTE] = {&weirrec_table_route, &weirrec_route_columns[WEIRREC_ROUTE_COL_ERROR]},
+	[DB_ROUTE_POLICY] = {&weirrec_table_route_policy, &weirrec_route_policy_columns[WEIRREC_ROUTE_POLICY_COL_ERROR]},
+};
+
 static const struct ovsdb_idl_row *find_row(const struct db *db, const struct written_row *r)
 {
-	static const struct ovsdb_idl_table_class *const classes[] = {
-		[WRITTEN_HOST] = &weirrec_table_host,
-		[WRITTEN_NETWORK] = &weirrec_table_network,
-		[WRITTEN_PORT] = &weirrec_table_port,
-		[WRITTEN_FDB] = &weirrec_table_fdb,
-		[WRITTEN_FLOW] = &weirrec_table_flow,
-		[WRITTEN_MIRROR] = &weirrec_table_mirror,
-		[WRITTEN_EXPORT] = &weirrec_table_flow_export,
-	};
-	const struct ovsdb_idl_row *row = ovsdb_idl_get_row_for_uuid(db->idl, classes[r->table], &r->uuid);
+	const struct ovsdb_idl_row *row = ovsdb_idl_get_row_for_uuid(db->idl, writable[r->table].class, &r->uuid);
 
 	return db_row_exists(row) ? row : NULL;
 }
@@ -323,100 +341,145 @@ void db_writer_forget(struct db *db)
 	struct written_row *r;
 
 	HMAP_FOR_EACH_SAFE (r, node, &w->rows)
-		if (r->table != WRITTEN_HOST && !find_row(db, r))
+		if (r->table != DB_HOST && !find_row(db, r))
 			row_destroy(w, r);
 	if (!db_host_row(db)) {
 		// Nothing may have been written yet. Then this makes the row itself due.
 		w->host_missing = true;
-		r = row_of(db, WRITTEN_HOST, NULL);
+		r = row_of(db, DB_HOST, NULL);
 		mark(db, r, r->set);
 	}
 }
 
-static void write_port(const struct weirrec_port *row, const struct written_row *r, unsigned what)
+static void write_error(const struct ovsdb_idl_row *row, const struct ovsdb_idl_column *column, const char *error)
 {
-	if (what & WRITTEN_ERROR)
-		weirrec_port_set_error(row, r->error);
-	if (what & WRITTEN_LINK)
-		weirrec_port_set_link_state(row, r->link_up ? "up" : "down");
-	if (what & WRITTEN_STATUS)
-		weirrec_port_set_status(row, &r->status);
-	if (what & WRITTEN_NUMBER) {
-		// 0: the port has none.
-		weirrec_port_set_port_number(row, &r->port_number, r->port_number != 0);
-		weirrec_port_set_mtu(row, &r->mtu, r->mtu != 0);
+	struct ovsdb_datum datum;
+
+	ovsdb_datum_init_empty(&datum);
+	if (error) {
+		datum.n = 1;
+		datum.keys = xmalloc(sizeof *datum.keys);
+		datum.keys[0].s = ovsdb_atom_string_create(error);
 	}
-	if (what & WRITTEN_STATS)
-		weirrec_port_set_statistics(row, (const char **)r->stat_keys, r->stat_values, r->n_stats);
+	ovsdb_idl_txn_write(row, column, &datum);
 }
 
-static void write_flow(const struct weirrec_flow *row, const struct written_row *r, unsigned what)
+static void write_status(const struct ovsdb_idl_row *row, const struct ovsdb_idl_column *column, const struct smap *status)
 {
-	if (what & WRITTEN_ERROR)
-		weirrec_flow_set_error(row, r->error);
-	if (what & WRITTEN_STATS)
-		weirrec_flow_set_statistics(row, (const char **)r->stat_keys, r->stat_values, r->n_stats);
+	struct ovsdb_datum datum;
+
+	if (smap_is_empty(status))
+		ovsdb_datum_init_empty(&datum);
+	else
+		ovsdb_datum_from_smap(&datum, status);
+	ovsdb_idl_txn_write(row, column, &datum);
 }
 
-static void write_export(const struct weirrec_flow_export *row, const struct written_row *r, unsigned what)
+// Keys of other switches stay.
+static void write_own_status(const struct ovsdb_idl_row *row, const struct written_row *r)
 {
-	if (what & WRITTEN_ERROR)
-		weirrec_flow_export_set_error(row, r->error);
-	if (what & WRITTEN_STATS)
-		weirrec_flow_export_set_statistics(row, (const char **)r->stat_keys, r->stat_values, r->n_stats);
+	struct smap_node *node;
+
+	SMAP_FOR_EACH (node, &r->status) {
+		if (r->table == DB_NETWORK)
+			weirrec_network_update_status_setkey(CONTAINER_OF(row, struct weirrec_network, header_), node->key, node->value);
+		else if (r->table == DB_ROUTER)
+			weirrec_router_update_status_setkey(CONTAINER_OF(row, struct weirrec_router, header_), node->key, node->value);
+		else
+			weirrec_router_port_update_status_setkey(CONTAINER_OF(row, struct weirrec_router_port, header_), node->key, node->value);
+	}
 }
 
-static void write_mirror(const struct weirrec_mirror *row, const struct written_row *r, unsigned what)
+static void write_stats(const struct ovsdb_idl_row *row, const struct ovsdb_idl_column *column, const struct written_row *r)
 {
-	if (what & WRITTEN_ERROR)
-		weirrec_mirror_set_error(row, r->error);
-	if (what & WRITTEN_STATS)
-		weirrec_mirror_set_statistics(row, (const char **)r->stat_keys, r->stat_values, r->n_stats);
+	struct ovsdb_datum datum;
+
+	ovsdb_datum_init_empty(&datum);
+	datum.n = r->n_stats;
+	datum.keys = xcalloc(r->n_stats + 1, sizeof *datum.keys);
+	datum.values = xcalloc(r->n_stats + 1, sizeof *datum.values);
+	for (size_t i = 0; i < r->n_stats; i++) {
+		datum.keys[i].s = ovsdb_atom_string_create(r->stat_keys[i]);
+		datum.values[i].integer = r->stat_values[i];
+	}
+	ovsdb_datum_sort_unique(&datum, &column->type);
+	ovsdb_idl_txn_write(row, column, &datum);
 }
 
-static void write_host(struct db *db, const struct written_row *r, unsigned what)
+// Port number, MTU and link. 0: it has none.
+static void write_link(const struct ovsdb_idl_row *row, const struct written_row *r, unsigned what)
+{
+	const struct weirrec_port *port = CONTAINER_OF(row, struct weirrec_port, header_);
+
+	if (what & WRITTEN_LINK)
+		weirrec_port_set_link_state(port, r->link_up ? "up" : "down");
+	if (what & WRITTEN_NUMBER) {
+		weirrec_port_set_port_number(port, &r->port_number, r->port_number != 0);
+		weirrec_port_set_mtu(port, &r->mtu, r->mtu != 0);
+	}
+}
+
+// The row goes when nothing refers to it any more.
+static void write_endpoint(struct db *db, const struct weirrec_host *host)
+{
+	const struct db_writer *w = &db->writer;
+	const struct weirrec_endpoint *row = NULL, *any;
+
+	WEIRREC_ENDPOINT_FOR_EACH (any, db->idl)
+		if (!strcmp(any->host, db->host))
+			row = any;
+	if (!w->n_tunnel_ips) {
+		weirrec_host_set_endpoint(host, NULL);
+		return;
+	}
+	if (!row) {
+		row = weirrec_endpoint_insert(db->writer.txn);
+		weirrec_endpoint_set_host(row, db->host);
+	}
+	weirrec_endpoint_set_tunnel_ips(row, (const char **)w->tunnel_ips, w->n_tunnel_ips);
+	weirrec_endpoint_set_stations(row, (const char **)w->stations, w->n_stations);
+	weirrec_host_set_endpoint(host, row);
+}
+
+static const struct ovsdb_idl_row *write_host(struct db *db, const struct written_row *r, unsigned *what)
 {
 	const struct weirrec_host *row = db_host_row(db);
 
 	if (!row) {
 		row = weirrec_host_insert(db->writer.txn);
 		weirrec_host_set_name(row, db->host);
-		what = r->set;
+		*what = r->set;
 	}
-	if (what & WRITTEN_ERROR)
-		weirrec_host_set_error(row, r->error);
-	if (what & WRITTEN_STATUS)
-		weirrec_host_set_status(row, &r->status);
-	if (what & WRITTEN_STATS)
-		weirrec_host_set_statistics(row, (const char **)r->stat_keys, r->stat_values, r->n_stats);
-	if (what & WRITTEN_CFG) {
+	if (*what & WRITTEN_ENDPOINT)
+		write_endpoint(db, row);
+	if (*what & WRITTEN_CFG) {
 		const struct weirrec_weir *root = weirrec_weir_first(db->idl);
 		weirrec_host_set_cur_cfg(row, r->cur_cfg);
 		if (root->cur_cfg < r->cur_cfg)
 			weirrec_weir_set_cur_cfg(root, r->cur_cfg);
 	}
+	return &row->header_;
 }
 
 static void write_row(struct db *db, struct written_row *r, unsigned what)
 {
-	const struct ovsdb_idl_row *row = NULL;
+	const struct writable *to = &writable[r->table];
+	const struct ovsdb_idl_row *row = r->table == DB_HOST ? write_host(db, r, &what) : find_row(db, r);
 
-	if (r->table == WRITTEN_HOST)
-		write_host(db, r, what);
-	else if (!(row = find_row(db, r)))
+	if (!row) {
 		r->dirty = 0; // deleted since; forgotten when the next config is made
-	else if (r->table == WRITTEN_PORT)
-		write_port(CONTAINER_OF(row, struct weirrec_port, header_), r, what);
-	else if (r->table == WRITTEN_NETWORK)
-		weirrec_network_set_error(CONTAINER_OF(row, struct weirrec_network, header_), r->error);
-	else if (r->table == WRITTEN_FLOW)
-		write_flow(CONTAINER_OF(row, struct weirrec_flow, header_), r, what);
-	else if (r->table == WRITTEN_MIRROR)
-		write_mirror(CONTAINER_OF(row, struct weirrec_mirror, header_), r, what);
-	else if (r->table == WRITTEN_EXPORT)
-		write_export(CONTAINER_OF(row, struct weirrec_flow_export, header_), r, what);
-	else
-		weirrec_fdb_set_error(CONTAINER_OF(row, struct weirrec_fdb, header_), r->error);
+	} else {
+		if (what & WRITTEN_ERROR)
+			write_error(row, to->error, r->error);
+		if ((what & WRITTEN_STATUS) && to->shared)
+			write_own_status(row, r);
+		else if (what & WRITTEN_STATUS)
+			write_status(row, to->status, &r->status);
+		if (what & WRITTEN_STATS)
+			write_stats(row, to->statistics, r);
+		if (r->table == DB_PORT)
+			write_link(row, r, what);
+	}
 	r->sent = what & r->dirty;
 	r->dirty &= ~what;
 }
@@ -427,8 +490,8 @@ static void mark_own_rows(struct db *db)
 	struct written_row *r;
 
 	HMAP_FOR_EACH (r, node, &db->writer.rows) {
-		const struct ovsdb_idl_row *row = r->table == WRITTEN_PORT ? find_row(db, r) : NULL;
-		bool own = r->table == WRITTEN_HOST || (row && CONTAINER_OF(row, struct weirrec_port, header_)->host[0]);
+		const struct ovsdb_idl_row *row = r->table == DB_PORT ? find_row(db, r) : NULL;
+		bool own = r->table == DB_HOST || (row && CONTAINER_OF(row, struct weirrec_port, header_)->host[0]);
 		if (own)
 			r->dirty |= r->set;
 	}
@@ -447,7 +510,7 @@ static void start(struct db *db, unsigned mask, long long now)
 	w->next_fast = now + GAP_MS;
 	w->pending = 0;
 	HMAP_FOR_EACH (r, node, &w->rows) {
-		if ((r->dirty & mask) || (r->table == WRITTEN_HOST && w->host_missing))
+		if ((r->dirty & mask) || (r->table == DB_HOST && w->host_missing))
 			write_row(db, r, mask & r->dirty);
 		w->pending |= r->dirty;
 	}

@@ -668,7 +668,7 @@ void export_report(struct db *db)
 			{"records", (int64_t)x->records},        {"records_lost", (int64_t)lost},   {"flows_lost", (int64_t)rings.records},
 			{"packets_lost", (int64_t)rings.packets}, {"messages", (int64_t)messages}, {"bytes", (int64_t)bytes},
 		};
-		db_export_stats(db, &x->config.row, stat, sizeof stat / sizeof stat[0]);
+		db_stats(db, DB_EXPORT, &x->config.row, stat, sizeof stat / sizeof stat[0]);
 	}
 }
 

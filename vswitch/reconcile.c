@@ -1,6 +1,7 @@
 // reconcile: see reconcile.h.
 #include "reconcile.h"
 #include "bond.h"
+#include "buf.h"
 #include "capture.h"
 #include "control.h"
 #include "export.h"
@@ -16,6 +17,7 @@
 #include "thread.h"
 #include "uplink.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,8 +35,30 @@ static size_t n_errors;
 static char *problem;
 static struct config *current;
 
+// Ports are sorted by name.
+static int name_compare(const void *name, const void *port)
+{
+	return strcmp(name, ((const struct config_port *)port)->name);
+}
+
+// What is wrong with a router port is wrong with its port, and the other way round.
+static void merge_error(const struct config *c, const char *name, const struct row_id *row, char **error)
+{
+	struct config_port *port = bsearch(name, c->ports, c->n_ports, sizeof *c->ports, name_compare);
+
+	if (!port || !row_id_equal(&port->row, row))
+		return;
+	if (*error && !port->error)
+		port->error = strdup(*error);
+	else if (!*error && port->error)
+		*error = strdup(port->error);
+}
+
 static void keep_errors(const struct config *c)
 {
+	for (size_t i = 0; i < c->n_router_ports; i++)
+		merge_error(c, c->router_ports[i].name, &c->router_ports[i].row, &c->router_ports[i].error);
+
 	for (size_t i = 0; i < n_errors; i++)
 		free(errors[i].text);
 	free(errors);
@@ -56,6 +80,90 @@ const char *reconcile_port_error(const struct row_id *row)
 const char *reconcile_problem(void)
 {
 	return problem ? problem : metrics_problem();
+}
+
+static void write_errors(const struct config *c, struct db *db)
+{
+#define WRITE(rows, table)                                                                                             \
+	for (size_t i = 0; i < c->n_##rows; i++)                                                                       \
+	db_error(db, table, &c->rows[i].row, c->rows[i].error)
+	WRITE(networks, DB_NETWORK);
+	WRITE(fdb, DB_FDB);
+	WRITE(flows, DB_FLOW);
+	WRITE(exports, DB_EXPORT);
+	WRITE(mirrors, DB_MIRROR);
+	WRITE(routers, DB_ROUTER);
+	WRITE(router_ports, DB_ROUTER_PORT);
+	WRITE(routes, DB_ROUTE);
+	WRITE(policies, DB_ROUTE_POLICY);
+#undef WRITE
+	for (size_t i = 0; i < c->n_remote_macs; i++)
+		if (!row_id_is_zero(&c->remote_macs[i].row))
+			db_error(db, DB_FDB, &c->remote_macs[i].row, c->remote_macs[i].error);
+	// Those of ports that there are come with their state.
+	for (size_t i = 0; i < c->n_ports; i++) {
+		const struct config_port *port = &c->ports[i];
+
+		if (port->id || port->kind != PORT_DEVICE)
+			continue;
+		db_error(db, DB_PORT, &port->row, port->error);
+		db_status(db, DB_PORT, &port->row, NULL, 0);
+		db_port_link(db, &port->row, false);
+	}
+}
+
+// Sets KEY:HOST, of which each switch has its own.
+static void write_number(struct db *db, enum db_table table, const struct row_id *row, const char *what, uint16_t number)
+{
+	char *key = NULL, text[8];
+
+	if (asprintf(&key, "%s:%s", what, db_host_name(db)) < 0)
+		return;
+	snprintf(text, sizeof text, "%u", number);
+	db_status(db, table, row, &(struct db_kv){key, text}, 1);
+	free(key);
+}
+
+static void write_router_port(struct db *db, const struct config_router_port *rp)
+{
+	struct buf addresses = {0};
+	char *key = NULL, number[8], mtu[8], mac[18], ip[INET6_ADDRSTRLEN];
+	const struct lport *lp = lport_get(rp->id);
+	const uint8_t *m = rp->mac;
+
+	for (size_t i = 0; i < rp->n_addresses; i++) {
+		const struct config_prefix *a = &rp->addresses[i];
+		inet_ntop(a->ip.v6 ? AF_INET6 : AF_INET, a->ip.b, ip, sizeof ip);
+		buf_add(&addresses, "%s%s/%u", i ? " " : "", ip, a->len);
+	}
+	snprintf(number, sizeof number, "%u", rp->id);
+	snprintf(mtu, sizeof mtu, "%u", lp ? lp->mtu : 0);
+	snprintf(mac, sizeof mac, "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
+	if (asprintf(&key, "port_number:%s", db_host_name(db)) >= 0 && addresses.text) {
+		struct db_kv kv[] = {{"mac", mac}, {"addresses", addresses.text}, {key, number}, {"mtu", mtu}};
+		db_status(db, DB_ROUTER_PORT, &rp->row, kv, sizeof kv / sizeof kv[0] - !lp);
+	}
+	free(key);
+	free(addresses.text);
+}
+
+static void write_status(const struct config *c, struct db *db)
+{
+	char mtu[8];
+
+	for (size_t i = 0; i < c->n_networks; i++) {
+		const struct network *n = c->networks[i].id ? topology_networks[c->networks[i].id] : NULL;
+		if (!n)
+			continue;
+		snprintf(mtu, sizeof mtu, "%u", n->mtu);
+		db_status(db, DB_NETWORK, &c->networks[i].row, &(struct db_kv){"mtu", mtu}, 1);
+	}
+	for (size_t i = 0; i < c->n_routers; i++)
+		if (c->routers[i].id)
+			write_number(db, DB_ROUTER, &c->routers[i].row, "number", c->routers[i].id);
+	for (size_t i = 0; i < c->n_router_ports; i++)
+		if (c->router_ports[i].id && !c->router_ports[i].error)
+			write_router_port(db, &c->router_ports[i]);
 }
 
 void reconcile(struct config *c, struct db *db)
@@ -83,19 +191,8 @@ void reconcile(struct config *c, struct db *db)
 	thread_assign(false);
 	export_reconcile(c);
 	keep_errors(c);
-	for (size_t i = 0; i < c->n_networks; i++)
-		db_network_error(db, &c->networks[i].row, c->networks[i].error);
-	for (size_t i = 0; i < c->n_fdb; i++)
-		db_fdb_error(db, &c->fdb[i].row, c->fdb[i].error);
-	for (size_t i = 0; i < c->n_flows; i++)
-		db_flow_error(db, &c->flows[i].row, c->flows[i].error);
-	for (size_t i = 0; i < c->n_exports; i++)
-		db_export_error(db, &c->exports[i].row, c->exports[i].error);
-	for (size_t i = 0; i < c->n_mirrors; i++)
-		db_mirror_error(db, &c->mirrors[i].row, c->mirrors[i].error);
-	for (size_t i = 0; i < c->n_ports; i++)
-		if (!c->ports[i].id)
-			db_port_status(db, &c->ports[i].row, c->ports[i].error, false, NULL, 0);
+	write_errors(c, db);
+	write_status(c, db);
 	int64_t generation = c->next_cfg;
 	config_free(current);
 	current = c;
@@ -129,7 +226,9 @@ static void report_state(struct port *p, struct db *db)
 			snprintf(unknown + strlen(unknown), sizeof unknown - strlen(unknown), "%s%s", unknown[0] ? ", " : "", port_loss_desc[i].key);
 	if (unknown[0])
 		kv[n++] = (struct db_kv){"unknown", unknown};
-	db_port_status(db, &p->row, error ? error : p->error, s.link_up, kv, n);
+	db_error(db, DB_PORT, &p->row, error ? error : p->error);
+	db_status(db, DB_PORT, &p->row, kv, n);
+	db_port_link(db, &p->row, s.link_up);
 	const struct lport *lp = lport_get(p->id);
 	db_port_number(db, &p->row, p->id, lp ? lp->mtu : p->mtu);
 }
@@ -176,7 +275,7 @@ static void report_stats(struct port *p, struct db *db)
 		if (s.loss[i] < LOSS_UNKNOWN) // others are named in the port's status
 			st[n++] = (struct db_stat){port_loss_desc[i].key, (int64_t)s.loss[i]};
 	n += member_stats(p, st + n);
-	db_port_stats(db, &p->row, st, n);
+	db_stats(db, DB_PORT, &p->row, st, n);
 }
 
 struct report_arg {
@@ -188,6 +287,10 @@ static void report_port(struct port *p, void *arg)
 {
 	struct report_arg *a = arg;
 
+	const struct lport *lp = lport_get(p->id);
+
+	if (lp && lp->kind != PORT_DEVICE)
+		return;
 	report_state(p, a->db);
 	if (a->stats)
 		report_stats(p, a->db);
@@ -215,7 +318,7 @@ static void report_host(struct db *db, bool stats)
 		{"networks", networks},
 		{"problem", reconcile_problem() ? reconcile_problem() : ""},
 	};
-	db_host_status(db, kv, sizeof kv / sizeof kv[0] - !reconcile_problem());
+	db_status(db, DB_HOST, NULL, kv, sizeof kv / sizeof kv[0] - !reconcile_problem());
 	if (!stats)
 		return;
 	port_counts(port_get(0), &sum);
@@ -224,7 +327,7 @@ static void report_host(struct db *db, bool stats)
 	for (unsigned i = 0; i < COUNT_N; i++)
 		st[i] = (struct db_stat){count_desc[i].key, (int64_t)sum.c[i]};
 	st[COUNT_N] = (struct db_stat){"missing", count_missing(&sum)};
-	db_host_stats(db, st, COUNT_N + 1);
+	db_stats(db, DB_HOST, NULL, st, COUNT_N + 1);
 }
 
 static void report_row(void *db, const char *table, const struct row_id *row, uint64_t packets, uint64_t bytes)

@@ -111,7 +111,7 @@ class Server:
         assert len(found) <= 1
         return found[0] if found else None
 
-    def insert(self, table, **columns):
+    def insert(self, table, /, **columns):
         (result,) = self.transact({"op": "insert", "table": table, "row": columns})
         return result["uuid"][1]
 

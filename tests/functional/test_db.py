@@ -72,7 +72,7 @@ def test_defaults(server, dump):
     net, port = dump.network("blue"), dump.port("vm1")
     assert net == {"row": server.row("Network", "blue")["_uuid"], "name": "blue", "vlan": 0, "vni": 0, "mtu": 1500, "learning": True,
                    "flood_unknown": True, "forward_bpdu": False, "ageing": 300, "mac_limit": 8192, "flap_threshold": 5,
-                   "flap_window": 10, "flap_hold": 30, "error": None}
+                   "flap_window": 10, "flap_hold": 30, "tunnel": "vxlan", "flood_to": [], "arp_proxy": False, "multicast": {}, "error": None}
     assert port == {"row": server.row("Port", "vm1")["_uuid"], "name": "vm1", "type": "vhost-user", "options": {}, "other_config": {},
                     "external_ids": {}, "enabled": True, "network": net["row"], "vlan_mode": "access", "trunks": [], "cvlans": [],
                     "addresses": [], "mtu": 0, "isolated": False, "mac_limit": 0, "storm_broadcast": [0, 0],
@@ -81,7 +81,8 @@ def test_defaults(server, dump):
 
 def test_every_column(server, dump):
     red = server.insert("Network", name="red", vlan=7, vni=16777215, mtu=9000, learning=False, ageing=0, mac_limit=10,
-                        unknown_unicast="drop", other_config=a_map(flap_threshold="0", flap_window="3", flap_hold="4",
+                        unknown_unicast="drop", tunnel="gre", flood_to=a_set("192.0.2.9", "2001:db8::9"), arp_proxy=True,
+                        multicast=a_map(snooping="true", query_interval="60"), other_config=a_map(flap_threshold="0", flap_window="3", flap_hold="4",
                                                                    forward_bpdu="true"))
     blue = server.insert("Network", name="blue", vlan=8)
     port = server.insert(
@@ -95,7 +96,8 @@ def test_every_column(server, dump):
     net, t1, q1 = dump.network("red"), dump.port("t1"), dump.port("q1")
     assert net == {"row": red, "name": "red", "vlan": 7, "vni": 16777215, "mtu": 9000, "learning": False, "flood_unknown": False,
                    "forward_bpdu": True, "ageing": 0, "mac_limit": 10, "flap_threshold": 0, "flap_window": 3, "flap_hold": 4,
-                   "error": None}
+                   "tunnel": "gre", "flood_to": ["192.0.2.9", "2001:db8::9"], "arp_proxy": True,
+                   "multicast": {"snooping": "true", "query-interval": "60"}, "error": None}
     assert set(t1.pop("trunks")) == {red, blue}
     assert sorted(t1.pop("addresses")) == [MAC, "52:54:00:00:00:0a 10.0.0.1 fd00::1"]
     assert t1 == {"row": port, "name": "t1", "type": "tap", "options": {"iface": "eth9", "queues": "2"},

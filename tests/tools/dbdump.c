@@ -10,6 +10,7 @@
 //   stats NAME KEY=NUMBER...                    statistics of a port
 //   network NAME ERROR|-
 //   host KEY=VALUE...                           status of the host
+//   publish IP|- STATION...                     what this switch tells the others; "_" in a station is a space
 //   interval MS
 #include "control.h"
 #include "db.h"
@@ -70,9 +71,21 @@ static json_t *mac_json(const uint8_t *m)
 	return json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
 }
 
+static json_t *ip_json(const struct config_ip *ip)
+{
+	char text[INET6_ADDRSTRLEN];
+
+	return json_string(inet_ntop(ip->v6 ? AF_INET6 : AF_INET, ip->b, text, sizeof text));
+}
+
 static json_t *network_json(const struct config_network *n)
 {
-	return json_pack("{so ss si si si sb sb sb si si si si si so}", "row", row_json(&n->row), "name", n->name, "vlan",
+	json_t *flood_to = json_array();
+
+	for (size_t i = 0; i < n->n_flood_to; i++)
+		json_array_append_new(flood_to, ip_json(&n->flood_to[i]));
+	return json_pack("{ss so sb so so ss si si si sb sb sb si si si si si so}", "tunnel", n->tunnel, "flood_to", flood_to, "arp_proxy", n->arp_proxy, "multicast",
+			 map_json(&n->multicast), "row", row_json(&n->row), "name", n->name, "vlan",
 			 n->vlan, "vni", (int)n->vni, "mtu", n->mtu, "learning", n->learning, "flood_unknown", n->flood_unknown,
 			 "forward_bpdu", n->forward_bpdu, "ageing", (int)n->ageing_s, "mac_limit", (int)n->mac_limit,
 			 "flap_threshold", (int)n->flap_threshold, "flap_window", (int)n->flap_window_s, "flap_hold",
@@ -102,7 +115,7 @@ static json_t *address_json(const struct config_address *a)
 
 static json_t *port_json(const struct config_port *p)
 {
-	static const char *const modes[] = {"access", "trunk", "native-tagged", "native-untagged", "dot1q-tunnel"};
+	static const char *const modes[] = {"access", "trunk", "native-tagged", "native-untagged", "dot1q-tunnel", "network-id"};
 	json_t *trunks = json_array(), *cvlans = json_array(), *addresses = json_array();
 
 	for (size_t i = 0; i < p->n_trunks; i++)
@@ -120,6 +133,92 @@ static json_t *port_json(const struct config_port *p)
 			 rate_json(&p->storm_unknown), "error", text_json(p->error));
 }
 
+static json_t *prefix_json(const struct config_prefix *p)
+{
+	char text[INET6_ADDRSTRLEN];
+
+	return json_sprintf("%s/%u", inet_ntop(p->ip.v6 ? AF_INET6 : AF_INET, p->ip.b, text, sizeof text), p->len);
+}
+
+static json_t *rows_json(const struct row_id *row, size_t n)
+{
+	json_t *rows = json_array();
+
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(rows, row_json(&row[i]));
+	return rows;
+}
+
+static json_t *router_port_json(const struct config_router_port *p)
+{
+	json_t *addresses = json_array();
+
+	for (size_t i = 0; i < p->n_addresses; i++)
+		json_array_append_new(addresses, prefix_json(&p->addresses[i]));
+	return json_pack("{so ss so so so so sb so so so}", "row", row_json(&p->row), "name", p->name, "router", row_json(&p->router), "network",
+			 row_json(&p->network), "mac", mac_json(p->mac), "addresses", addresses, "enabled", p->enabled, "ra", map_json(&p->ra),
+			 "other_config", map_json(&p->other_config), "error", text_json(p->error));
+}
+
+static const char *const route_types[] = {"none", "unicast", "local", "blackhole", "unreachable", "prohibit"};
+
+static json_t *route_json(const struct config_route *r)
+{
+	json_t *hops = json_array();
+
+	for (size_t i = 0; i < r->n_hops; i++)
+		json_array_append_new(hops, json_pack("{so so si}", "gateway", r->hops[i].has_gateway ? ip_json(&r->hops[i].gateway) : json_null(), "port",
+						      row_json(&r->hops[i].port), "weight", r->hops[i].weight));
+	return json_pack("{so so sI so ss sI so so}", "row", row_json(&r->row), "router", row_json(&r->router), "table", (json_int_t)r->table, "prefix",
+			 prefix_json(&r->prefix), "type", route_types[r->type], "metric", (json_int_t)r->metric, "hops", hops, "error", text_json(r->error));
+}
+
+static json_t *policy_json(const struct config_route_policy *p)
+{
+	return json_pack("{so so sI so so so si ss sI so}", "row", row_json(&p->row), "router", row_json(&p->router), "priority", (json_int_t)p->priority, "src",
+			 p->has_src ? prefix_json(&p->src) : json_null(), "dst", p->has_dst ? prefix_json(&p->dst) : json_null(), "port", row_json(&p->port),
+			 "dscp", p->dscp, "type", route_types[p->type], "table", (json_int_t)p->table, "error", text_json(p->error));
+}
+
+static json_t *routing_json(const struct config *c)
+{
+	json_t *routers = json_array(), *ports = json_array(), *routes = json_array(), *policies = json_array();
+
+	for (size_t i = 0; i < c->n_routers; i++)
+		json_array_append_new(routers, json_pack("{so ss sb so so}", "row", row_json(&c->routers[i].row), "name", c->routers[i].name, "enabled",
+							 c->routers[i].enabled, "other_config", map_json(&c->routers[i].other_config), "error",
+							 text_json(c->routers[i].error)));
+	for (size_t i = 0; i < c->n_router_ports; i++)
+		json_array_append_new(ports, router_port_json(&c->router_ports[i]));
+	for (size_t i = 0; i < c->n_routes; i++)
+		json_array_append_new(routes, route_json(&c->routes[i]));
+	for (size_t i = 0; i < c->n_policies; i++)
+		json_array_append_new(policies, policy_json(&c->policies[i]));
+	return json_pack("{so so so so}", "routers", routers, "router_ports", ports, "routes", routes, "policies", policies);
+}
+
+static json_t *tunnels_json(const struct config *c)
+{
+	json_t *own = json_array(), *remotes = json_array(), *macs = json_array();
+
+	for (size_t i = 0; i < c->n_tunnel_ips; i++)
+		json_array_append_new(own, ip_json(&c->tunnel_ips[i]));
+	for (size_t i = 0; i < c->n_remotes; i++)
+		json_array_append_new(remotes, json_pack("{so ss so so}", "ip", ip_json(&c->remotes[i].ip), "name", c->remotes[i].name, "host",
+							 row_json(&c->remotes[i].host), "networks",
+							 rows_json(c->remotes[i].networks, c->remotes[i].n_networks)));
+	for (size_t i = 0; i < c->n_remote_macs; i++) {
+		const struct config_remote_mac *m = &c->remote_macs[i];
+		json_t *ips = json_array();
+
+		for (size_t k = 0; k < m->n_ips; k++)
+			json_array_append_new(ips, ip_json(&m->ips[k]));
+		json_array_append_new(macs, json_pack("{so so so so so}", "network", row_json(&m->network), "mac", mac_json(m->mac), "ip", ip_json(&m->ip),
+						      "ips", ips, "row", row_json(&m->row)));
+	}
+	return json_pack("{so so so}", "tunnel_ips", own, "remotes", remotes, "remote_macs", macs);
+}
+
 static json_t *config_json(const struct config *c)
 {
 	json_t *networks = json_array(), *ports = json_array(), *fdb = json_array();
@@ -132,20 +231,39 @@ static json_t *config_json(const struct config *c)
 		json_array_append_new(fdb, json_pack("{so so so so so}", "row", row_json(&c->fdb[i].row), "network",
 						     row_json(&c->fdb[i].network), "port", row_json(&c->fdb[i].port), "mac",
 						     mac_json(c->fdb[i].mac), "error", text_json(c->fdb[i].error)));
-	return json_pack("{sI so so so so}", "next_cfg", (json_int_t)c->next_cfg, "other_config", map_json(&c->other_config),
+	json_t *all = json_pack("{sI so so so so}", "next_cfg", (json_int_t)c->next_cfg, "other_config", map_json(&c->other_config),
 			 "networks", networks, "ports", ports, "fdb", fdb);
+	json_object_update_new(all, routing_json(c));
+	json_object_update_new(all, tunnels_json(c));
+	return all;
+}
+
+static void report_port(struct db *db, const struct config_port *p, uint16_t number)
+{
+	db_error(db, DB_PORT, &p->row, p->error);
+	db_status(db, DB_PORT, &p->row, NULL, 0);
+	db_port_link(db, &p->row, false);
+	db_port_number(db, &p->row, number, p->mtu ? p->mtu : 1500);
 }
 
 static void report(struct db *db, const struct config *c)
 {
 	for (size_t i = 0; i < c->n_networks; i++)
-		db_network_error(db, &c->networks[i].row, c->networks[i].error);
+		db_error(db, DB_NETWORK, &c->networks[i].row, c->networks[i].error);
 	for (size_t i = 0; i < c->n_ports; i++) {
-		db_port_status(db, &c->ports[i].row, c->ports[i].error, false, NULL, 0);
-		db_port_number(db, &c->ports[i].row, (uint16_t)(i + 1), c->ports[i].mtu ? c->ports[i].mtu : 1500);
+		if (c->ports[i].kind == PORT_DEVICE)
+			report_port(db, &c->ports[i], (uint16_t)(i + 1));
 	}
 	for (size_t i = 0; i < c->n_fdb; i++)
-		db_fdb_error(db, &c->fdb[i].row, c->fdb[i].error);
+		db_error(db, DB_FDB, &c->fdb[i].row, c->fdb[i].error);
+	for (size_t i = 0; i < c->n_routers; i++)
+		db_error(db, DB_ROUTER, &c->routers[i].row, c->routers[i].error);
+	for (size_t i = 0; i < c->n_router_ports; i++)
+		db_error(db, DB_ROUTER_PORT, &c->router_ports[i].row, c->router_ports[i].error);
+	for (size_t i = 0; i < c->n_routes; i++)
+		db_error(db, DB_ROUTE, &c->routes[i].row, c->routes[i].error);
+	for (size_t i = 0; i < c->n_policies; i++)
+		db_error(db, DB_ROUTE_POLICY, &c->policies[i].row, c->policies[i].error);
 	db_applied(db, c->next_cfg);
 }
 
@@ -189,6 +307,17 @@ static const char *dash_null(const char *word)
 	return word && strcmp(word, "-") ? word : NULL;
 }
 
+static void publish(struct db *db, char **words)
+{
+	const char *ip = dash_null(strtok_r(NULL, " \n", words)), *station[MAX_PAIRS];
+	size_t n = 0;
+
+	for (char *word; n < MAX_PAIRS && (word = strtok_r(NULL, " \n", words)); station[n++] = word)
+		for (char *s = word; *s; s++)
+			*s = *s == '_' ? ' ' : *s;
+	db_publish(db, &ip, ip != NULL, station, n);
+}
+
 static void run_command(struct db *db, char *line)
 {
 	char *words, *verb = strtok_r(line, " \n", &words);
@@ -206,18 +335,22 @@ static void run_command(struct db *db, char *line)
 		bool up = !strcmp(strtok_r(NULL, " \n", &words), "up");
 		const char *error = dash_null(strtok_r(NULL, " \n", &words));
 		size_t n = read_pairs(&words, kv);
-		db_port_status(db, row, error, up, kv, n);
+		db_error(db, DB_PORT, row, error);
+		db_status(db, DB_PORT, row, kv, n);
+		db_port_link(db, row, up);
 	} else if (!strcmp(verb, "stats")) {
 		const struct row_id *row = port_row(strtok_r(NULL, " \n", &words));
 		size_t n = read_pairs(&words, kv);
 		for (size_t i = 0; i < n; i++)
 			stats[i] = (struct db_stat){kv[i].key, atoll(kv[i].value)};
-		db_port_stats(db, row, stats, n);
+		db_stats(db, DB_PORT, row, stats, n);
 	} else if (!strcmp(verb, "network")) {
 		const struct row_id *row = network_row(strtok_r(NULL, " \n", &words));
-		db_network_error(db, row, dash_null(strtok_r(NULL, " \n", &words)));
+		db_error(db, DB_NETWORK, row, dash_null(strtok_r(NULL, " \n", &words)));
 	} else if (!strcmp(verb, "host")) {
-		db_host_status(db, kv, read_pairs(&words, kv));
+		db_status(db, DB_HOST, NULL, kv, read_pairs(&words, kv));
+	} else if (!strcmp(verb, "publish")) {
+		publish(db, &words);
 	} else if (!strcmp(verb, "interval")) {
 		db_set_stats_interval(db, (unsigned)atoi(strtok_r(NULL, " \n", &words)));
 	}
