@@ -576,14 +576,14 @@ int respond_redirect(struct rte_mbuf *m, const uint8_t mac[6], const struct conf
 void respond_count(struct worker *w, struct rte_mbuf *m, uint16_t reason, uint32_t row)
 {
 	struct pkt *p = pkt_of(m);
-	struct core_record r = {.kind = CORE_DROPPED, .port = p->out, .reason = reason};
+	struct core_record r = {.kind = CORE_ANSWERED, .port = p->out, .reason = reason};
 
 	if (reason)
 		worker_lose(w, m, reason, row);
 	else
 		worker_count(w, p->origin, COUNT_CONSUMED, 1);
 	worker_count(w, p->origin, COUNT_GENERATED, 1);
-	if (reason && p->trace)
+	if (p->trace)
 		trace_put(p->trace, TRACE_CORE, &r, sizeof r);
 }
 

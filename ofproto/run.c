@@ -24,6 +24,7 @@ void forward_trace_decision(struct trace *t, uint8_t kind, const struct flow *f,
 		.vlan_tci = f->vlan_tci,
 		.stages = f->stages,
 		.flow = index,
+		.adj = f->adj,
 	};
 	trace_put(t, TRACE_CORE, &r, sizeof r);
 }

@@ -182,6 +182,13 @@ static void format_core(const struct core_record *r, struct buf *b)
 		buf_add(b, "DEFECT: a fresh decision differs from the cached one: ");
 		format_decided(r, b);
 		break;
+	case CORE_ANSWERED:
+		if (r->reason)
+			buf_add(b, "dropped (%s.%s): %s; its sender is told", reason_get(r->reason)->module, reason_get(r->reason)->name,
+				reason_get(r->reason)->text);
+		else
+			buf_add(b, "the switch itself answers it");
+		break;
 	case CORE_CONSUMED:
 		buf_add(b, "the switch itself takes it");
 		break;
@@ -208,7 +215,7 @@ static const char *core_name(const struct core_record *r)
 		[CORE_RECEIVED] = "rx",     [CORE_HIT] = "flow",  [CORE_MISS] = "flow",    [CORE_WAIT] = "flow",  [CORE_DECIDED] = "decision",
 		[CORE_COPY] = "flood",      [CORE_SENT] = "tx",   [CORE_DROPPED] = "drop", [CORE_QUEUED] = "tx",  [CORE_DIFFERS] = "flow",
 		[CORE_BECAUSE] = "row",     [CORE_FURTHER] = "copy",  [CORE_CHANGED] = "change", [CORE_MIRROR] = "copy",
-		[CORE_CONSUMED] = "own",    [CORE_PUNTED] = "own",
+		[CORE_CONSUMED] = "own",    [CORE_ANSWERED] = "answer",    [CORE_PUNTED] = "own",
 		[CORE_TUNNEL_IN] = "tunnel", [CORE_TUNNEL_OUT] = "tunnel",
 	};
 	return r->kind < sizeof names / sizeof names[0] ? names[r->kind] : "?";

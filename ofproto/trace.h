@@ -46,6 +46,7 @@ enum core_record_kind {
 	CORE_FURTHER,  // a copy that a rule sends to a further port
 	CORE_MIRROR,   // a copy that a mirror sends
 	CORE_DIFFERS,  // the cached flow and a fresh decision are not the same: a defect
+	CORE_ANSWERED, // the packet ends, for `reason` if that is not 0, and an answer to it goes on in its place
 	CORE_CONSUMED, // the switch itself took it
 	CORE_PUNTED,   // on its way to the switch's own stack
 	CORE_TUNNEL_IN,  // the frame in a tunnel's packet goes on
@@ -66,7 +67,7 @@ struct core_record {
 	uint16_t ethertype;
 	uint16_t vlan;      // outer tag
 	uint16_t vlan_tci;
-	uint16_t profile;
+	uint16_t adj;       // see flow.adj
 	uint32_t len;
 	uint32_t flow;
 	uint32_t row;

@@ -122,8 +122,7 @@ static bool answer(struct worker *w, struct pkt *p, const struct neighbour_messa
 
 	if (m->v6 ? respond_neighbour(mbuf, mac, router) : respond_arp(mbuf, mac))
 		return false;
-	worker_count(w, p->origin, COUNT_CONSUMED, 1);
-	worker_count(w, p->origin, COUNT_GENERATED, 1);
+	respond_count(w, mbuf, 0, 0);
 	forward_return(p);
 	return true;
 }

@@ -1,5 +1,6 @@
 // assume: see assume.h.
 #include "assume.h"
+#include "router_table.h"
 #include "fdb.h"
 #include "station_table.h"
 #include "topology.h"
@@ -140,6 +141,23 @@ static bool is_for_many(const struct field_set *d, unsigned is)
 	return (is & IS_ARP) && (!d->given[NW_PROTO] || d->value[NW_PROTO].n == 1);
 }
 
+// Whom a station would send it to, if that is a router of this switch.
+static const struct router_port *router_for(uint16_t network, bool v6, const uint8_t *ip, bool *own)
+{
+	const struct router_port *rp = NULL, *any = NULL;
+
+	while ((rp = router_port_in(network, rp))) {
+		*own = router_port_has(rp, v6, ip);
+		if (*own)
+			return rp;
+		if (router_port_prefix(rp, v6, ip))
+			return NULL;
+		any = any ? any : rp;
+	}
+	*own = false;
+	return ip_is_link_local(v6, ip) ? NULL : any;
+}
+
 static void default_destination(struct assumed *a, struct field_set *d, unsigned is)
 {
 	bool v6 = is & IS_IPV6;
@@ -147,7 +165,9 @@ static void default_destination(struct assumed *a, struct field_set *d, unsigned
 	const struct station *n = d->given[ip] ? station_find(a->network, v6, d->value[ip].b, NULL) : NULL;
 	struct search s = {.network = a->network, .port = a->port->id, .others = true};
 	union field_value v = {0};
+	const struct router_port *rp;
 	char why[ASSUME_LEN];
+	bool own;
 
 	if (d->given[DL_DST] || is_for_many(d, is))
 		return;
@@ -156,6 +176,10 @@ static void default_destination(struct assumed *a, struct field_set *d, unsigned
 	if (n) {
 		memcpy(v.b, n->mac, 6);
 		snprintf(why, sizeof why, "has that address, at port %.63s", name_of(n->port));
+	} else if (a->network && d->given[ip] && (rp = router_for(a->network, v6, d->value[ip].b, &own))) {
+		memcpy(v.b, rp->mac, 6);
+		snprintf(why, sizeof why, own ? "router port %.63s, which has that address" : "router port %.63s, as the address is in no prefix of the network",
+			 name_of(rp->id));
 	} else if (s.n == 1) {
 		memcpy(v.b, s.mac, 6);
 		snprintf(why, sizeof why, "the only address that is known at another port of the network, %.63s",

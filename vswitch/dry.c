@@ -1,5 +1,6 @@
 // dry: see dry.h.
 #include "dry.h"
+#include "adjacency.h"
 #include "clock.h"
 #include "egress.h"
 #include "forward.h"
@@ -149,8 +150,14 @@ static void keep_core(void *arg, const struct core_record *c)
 						.network = c->network,
 						.vlan_op = c->vlan_op,
 						.vlan_tci = c->vlan_tci};
+		r->adj = c->adj < ADJACENCY_ACTIONS && c->out_kind != OUT_PUNT ? c->adj : 0;
 		return;
 	}
+	if (c->kind == CORE_ANSWERED) {
+		r->answered = true;
+		r->answer_reason = c->reason;
+	}
+	r->waits |= c->kind == CORE_PUNTED;
 	if (c->kind != CORE_DROPPED)
 		return;
 	if (r->n_drop == r->room_drop) {
@@ -251,6 +258,8 @@ uint16_t dry_reason(const struct dry_run *r)
 {
 	if (r->decision.out_kind == OUT_DROP)
 		return r->decision.out;
+	if (r->answered)
+		return r->answer_reason;
 	if (dry_first(r))
 		return 0;
 	for (unsigned i = 0; i < r->n_drop; i++)

@@ -28,6 +28,10 @@ struct dry_run {
 	struct trace *trace;
 	uint16_t in_port;
 	uint32_t len;
+	bool answered;            // the switch itself answers it, by the port that it came from: that is what leaves
+	uint16_t answer_reason;   // for which reason the packet ends then; 0: it was for the switch
+	bool waits;               // it goes to the switch's own stack, and perhaps on from there
+	uint16_t adj;             // by which it is routed, adjacency.h; 0: it isn't
 	struct decision decision; // as it was resolved; OUT_NONE: it was malformed
 	struct dry_out *out;
 	unsigned n_out, room_out;

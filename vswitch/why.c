@@ -92,7 +92,7 @@ static void choose_egress(struct why *y)
 
 static bool arrives(const struct why *y)
 {
-	return dry_first(&y->e.run) != NULL;
+	return !y->e.run.answered && dry_first(&y->e.run) != NULL;
 }
 
 static const char *verdict(const struct why *y, const enum why_state *state, const struct buf *text, struct buf *b)
@@ -100,6 +100,19 @@ static const char *verdict(const struct why *y, const enum why_state *state, con
 	uint16_t reason = dry_reason(&y->e.run);
 	unsigned ports = dry_ports(&y->e.run);
 
+	if (y->e.run.waits) {
+		buf_add(b, "it waits: the switch asks for the next hop's Ethernet address, and sends it on when there is an answer");
+		return "waits";
+	}
+	if (y->e.run.answered && !reason) {
+		buf_add(b, "it is for the switch itself, which answers it");
+		return "passes";
+	}
+	if (y->e.run.answered) {
+		buf_add(b, "it doesn't arrive: dropped (%s.%s): %s; its sender is told by ICMP", reason_get(reason)->module, reason_get(reason)->name,
+			reason_get(reason)->text);
+		return "dropped";
+	}
 	if (!arrives(y)) {
 		buf_add(b, "it doesn't arrive: dropped");
 		if (reason)

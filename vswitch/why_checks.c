@@ -1,5 +1,6 @@
 // why_checks: what is asked of packets that don't arrive, see why.h.
 #include "why.h"
+#include "adjacency.h"
 #include "cache.h"
 #include "clock.h"
 #include "drop.h"
@@ -172,6 +173,12 @@ static enum why_state check_decision(const struct why *y, struct buf *b)
 	if (r->decision.out_kind == OUT_DROP)
 		buf_add(b, "dropped (%s.%s): %s", reason_get(r->decision.out)->module, reason_get(r->decision.out)->name,
 			reason_get(r->decision.out)->text);
+	else if (r->waits)
+		buf_add(b, "it waits for its next hop");
+	else if (r->answered)
+		buf_add(b, "the switch itself answers, out by %s", name_of(r->decision.out));
+	else if (r->decision.out_kind == OUT_PUNT)
+		buf_add(b, "the switch itself takes it");
 	else if (r->decision.out_kind == OUT_PORT)
 		buf_add(b, "out by %s", name_of(r->decision.out));
 	else
@@ -190,7 +197,8 @@ static enum why_state check_decision(const struct why *y, struct buf *b)
 static enum why_state check_destination(const struct why *y, struct buf *b)
 {
 	const struct network *net = network_get(y->e.run.decision.network);
-	const uint8_t *dst = y->e.frame;
+	// Of what is routed, where the next hop is.
+	const uint8_t *dst = y->e.run.adj ? adjacency_get(y->e.run.adj)->dst : y->e.frame;
 	struct fdb_entry at;
 
 	if (!net || y->e.len < 14) {
@@ -216,7 +224,7 @@ static enum why_state check_destination(const struct why *y, struct buf *b)
 			(uint32_t)(clock_ns() / 1000000000) - at.seen);
 	if (at.held)
 		buf_add(b, ", and flaps");
-	return at.held || at.port == y->in->id ? WHY_PROBLEM : WHY_OK;
+	return at.held || (at.port == y->in->id && !y->e.run.adj) ? WHY_PROBLEM : WHY_OK;
 }
 
 static enum why_state check_neighbour(const struct why *y, struct buf *b)
@@ -229,6 +237,22 @@ static enum why_state check_neighbour(const struct why *y, struct buf *b)
 	if (!y->is_sound || (!y->f.pkt.l3_ofs && y->f.pkt.ethertype != FIELD_ETH_ARP)) {
 		buf_add(b, "the packet has no IP address");
 		return WHY_UNKNOWN;
+	}
+	if (y->e.run.waits) {
+		buf_add(b, "the next hop isn't known yet: it is asked for when a packet comes");
+		return WHY_UNKNOWN;
+	}
+	if (y->e.run.adj) {
+		buf_add(b, "the next hop is ");
+		buf_add_mac(b, adjacency_get(y->e.run.adj)->dst);
+		return WHY_OK;
+	}
+	if (y->e.run.answered) {
+		uint16_t reason = y->e.run.answer_reason;
+		bool failed = reason && !strcmp(reason_get(reason)->name, "NO_NEIGHBOUR");
+
+		buf_add(b, failed ? "the next hop was asked for, and doesn't answer" : "none is needed: the switch itself answers");
+		return failed ? WHY_PROBLEM : WHY_OK;
 	}
 	n = station_find(y->e.run.decision.network, v6, ip, NULL);
 	if (!n) {
@@ -407,6 +431,14 @@ static enum why_state check_answer(const struct why *y, struct buf *b)
 {
 	struct lost l;
 
+	if (y->e.run.answered) {
+		buf_add(b, "the switch itself gives one");
+		return WHY_OK;
+	}
+	if (y->e.run.waits) {
+		buf_add(b, "not known before the packet has arrived");
+		return WHY_UNKNOWN;
+	}
 	if (y->answered) {
 		buf_add(b, "no answer: %s", y->no_answer ? y->no_answer : "out of memory");
 		return dry_first(&y->e.run) ? WHY_UNKNOWN : WHY_PROBLEM;
