@@ -85,6 +85,8 @@ static const struct option_desc mirror_options[] = {
 	{"network", "NETWORK", "only packets of this network", "network"},
 	{"to", "PORT", "the port that gets the copies, and nothing else", "output_port"},
 	{"to-vlan", "N", "the VLAN that gets the copies", "output_vlan"},
+	{"to-address", "IP", "the analyser that gets the copies, as ERSPAN", "output_address"},
+	{"session", "N", "session number of ERSPAN; default 1", "output_session"},
 	{"snaplen", "BYTES", "bytes of each packet at most", "snaplen"},
 	{0},
 };

@@ -87,6 +87,6 @@ static bool of_host(const struct ovsdb_idl_row *row, const char *host)
 
 int mirror_list_run(struct context *ctx)
 {
-	return rows_list(ctx, MIRROR, "name,network,select_all,select_src_port,select_dst_port,select_vlan,output_port,output_vlan,snaplen,statistics,problem",
+	return rows_list(ctx, MIRROR, "name,network,select_all,select_src_port,select_dst_port,select_vlan,output_port,output_vlan,output_address,snaplen,statistics,problem",
 			 of_host);
 }

@@ -173,6 +173,9 @@ struct config_mirror {
 	bool has_output;       // to a port
 	struct row_id output;  // zero: not there yet
 	uint16_t output_vlan;  // 0: not into a VLAN
+	bool has_address;      // to an analyser's IP address, as ERSPAN
+	struct config_ip address;
+	uint16_t session;      // of ERSPAN
 	uint16_t snaplen;      // 0: all of a packet
 	char *error;
 };

@@ -48,6 +48,9 @@ void forward_return(struct pkt *);
 // Of the run of an ingress stage: a packet of the switch's own, made of this one, which goes back to where this one came from. fn makes it, of a copy whose headers are its own, and returns 0; else
 // there is none. It is counted as a copy. It passes no stages.
 void forward_back(struct worker *, struct pkt *, int (*fn)(struct rte_mbuf *, void *arg), void *arg);
+// The same through a tunnel, as ERSPAN (tunnel.h).
+struct tunnel_span;
+void forward_span(struct worker *, struct pkt *, const struct lport *tunnel, int tag, uint32_t snaplen, const struct tunnel_span *);
 // Dry worker: decides and runs one packet whose trace is set, without a flow table. `overlay`: in: effects of packets before it, out: with this one's.
 void forward_explain(struct worker *, uint16_t port, struct rte_mbuf *, struct effect *overlay, uint8_t *n_overlay);
 

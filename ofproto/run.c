@@ -6,6 +6,7 @@
 #include "parse.h"
 #include "punt.h"
 #include "rewrite.h"
+#include "tunnel.h"
 #include "targets.h"
 #include "vlan.h"
 
@@ -307,6 +308,20 @@ void forward_mirror(struct worker *w, struct pkt *p, const struct lport *out, in
 		pkt_truncate(own, snaplen);
 	struct pkt *copy = pkt_of(own);
 	run_egress(w, &copy, 1);
+}
+
+// Past the egress stages: they are about packets, and this is one about a packet.
+void forward_span(struct worker *w, struct pkt *p, const struct lport *tunnel, int tag, uint32_t snaplen, const struct tunnel_span *span)
+{
+	struct rte_mbuf *own = copy_to(w, p, tunnel, tag, CORE_MIRROR);
+	bool cut = own && snaplen && own->pkt_len > snaplen;
+
+	if (cut)
+		pkt_truncate(own, snaplen);
+	if (own && pkt_of(own)->vlan_op != VLAN_OP_NONE)
+		own = rewrite(w, own);
+	if (own)
+		tunnel_span(w, tunnel->id, own, span, cut);
 }
 
 // What is left of TTL or hop limit; 0: no IP.

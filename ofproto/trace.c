@@ -199,7 +199,7 @@ static void format_core(const struct core_record *r, struct buf *b)
 				network_get(r->network) ? network_get(r->network)->name : "?");
 		break;
 	case CORE_TUNNEL_OUT:
-		buf_add(b, "%s packet, VNI %u, %u bytes, by %s", tunnel_desc[r->proto % TUNNEL_FORMATS].name, r->flow, r->len, lport_name(r->port));
+		buf_add(b, "%s packet, %s %u, %u bytes, by %s", tunnel_desc[r->proto % TUNNEL_HEADERS].name, r->proto == TUNNEL_ERSPAN ? "session" : "VNI", r->flow, r->len, lport_name(r->port));
 		break;
 	case CORE_PUNTED:
 		buf_add(b, "to the switch's own stack, for %s", r->port < stage_count() ? stage_get((uint8_t)r->port)->name : "?");

@@ -14,6 +14,7 @@ enum {
 	PROTO_FRAGMENT = 44,
 	PROTO_GRE = 47,
 	ETH_TEB = 0x6558, // transparent Ethernet bridging, RFC 1701
+	ETH_ERSPAN = 0x88be, // type I and II
 	VXLAN_PORT = 4789,
 	GENEVE_PORT = 6081,
 	VXLAN_I = 0x08,
@@ -25,10 +26,11 @@ enum {
 	GRE_RESERVED = 0x4f, // routing and what RFC 2784 section 2.3 wants a receiver to refuse
 };
 
-const struct tunnel_desc tunnel_desc[TUNNEL_FORMATS] = {
+const struct tunnel_desc tunnel_desc[TUNNEL_HEADERS] = {
 	[TUNNEL_VXLAN] = {"vxlan", PROTO_UDP, VXLAN_PORT, 8},
 	[TUNNEL_GENEVE] = {"geneve", PROTO_UDP, GENEVE_PORT, 8},
 	[TUNNEL_GRE] = {"gre", PROTO_GRE, 0, 8},
+	[TUNNEL_ERSPAN] = {"erspan", PROTO_GRE, 0, 16},
 };
 
 uint16_t tunnel_reason_base;
@@ -362,7 +364,7 @@ static void put16(uint8_t *b, unsigned v)
 	b[1] = (uint8_t)v;
 }
 
-// Behind the IP header. The last four bytes are the VNI's.
+// Behind the IP header. The last four bytes are the VNI's, or of ERSPAN the index, which has no meaning of its own.
 static unsigned make_upper(uint8_t *b, enum tunnel_format f)
 {
 	unsigned at = l4_header(f);
@@ -377,7 +379,12 @@ static unsigned make_upper(uint8_t *b, enum tunnel_format f)
 		b[at] = GRE_KEY;
 		put16(b + at + 2, ETH_TEB);
 	}
-	return at + 8;
+	if (f == TUNNEL_ERSPAN) { // with a sequence number; version 1 is type II
+		b[0] = GRE_SEQUENCE;
+		put16(b + 2, ETH_ERSPAN);
+		b[8] = 0x10;
+	}
+	return at + tunnel_desc[f].len;
 }
 
 void tunnel_make_header(struct tunnel_header *h, const struct tunnel_spec *s)

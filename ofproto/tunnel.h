@@ -45,7 +45,10 @@ enum tunnel_format {
 	TUNNEL_VXLAN,
 	TUNNEL_GENEVE,
 	TUNNEL_GRE,
-	TUNNEL_FORMATS
+	TUNNEL_FORMATS,
+	// Not for networks: copies of mirrors, type II (draft-foschiano-erspan-03). They are only sent.
+	TUNNEL_ERSPAN = TUNNEL_FORMATS,
+	TUNNEL_HEADERS
 };
 
 struct tunnel_desc {
@@ -54,7 +57,7 @@ struct tunnel_desc {
 	uint16_t port;      // UDP; 0: none
 	uint8_t len;        // of the tunnel header as it is sent
 };
-extern const struct tunnel_desc tunnel_desc[TUNNEL_FORMATS];
+extern const struct tunnel_desc tunnel_desc[TUNNEL_HEADERS];
 
 int tunnel_format_find(const char *name); // TUNNEL_FORMATS: there is no such format
 // Bytes of layer 3 of the underlay that are no layer 3 of the inner frame.
@@ -123,7 +126,7 @@ struct tunnel_header {
 
 // The way to a remote end point, by the tunnel's port. Immutable once published.
 struct tunnel_way {
-	struct tunnel_header header[TUNNEL_FORMATS];
+	struct tunnel_header header[TUNNEL_HEADERS];
 };
 
 extern struct tunnel_way *tunnel_ways[MAX_PORTS]; // RCU; NULL: none
@@ -190,6 +193,14 @@ unsigned tunnel_receive(struct worker *, const struct lport *lp, struct rte_mbuf
 uint16_t tunnel_unwrap(struct worker *, const struct lport *lp, struct rte_mbuf **m);
 // Resolves what waits of tunnels, which have no queue that is polled. Returns how many still have something.
 unsigned tunnel_misses(struct worker *);
+// Where a mirror's copies go.
+struct tunnel_span {
+	uint16_t session;   // 10 bits
+	uint32_t *sequence; // of the session's packets, over all workers
+};
+// A copy, whose headers are its own and which is in nobody's batch, leaves through the tunnel of lport `tunnel`. `cut`: it isn't the whole packet. What the
+// underlay's MTU leaves no room for is cut off.
+void tunnel_span(struct worker *, uint16_t tunnel, struct rte_mbuf *, const struct tunnel_span *, bool cut);
 // Sends the batch of a tunnel's port. False: it is no tunnel's; untouched.
 bool tunnel_send(struct worker *, struct port_worker *);
 

@@ -8,6 +8,7 @@
 #include "tunnel.h"
 #include "worker.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <rte_branch_prediction.h>
 #include <rte_byteorder.h>
@@ -444,6 +445,9 @@ struct departure {
 	bool tags;
 	uint16_t refused;              // reason why its packets can't go
 	uint32_t vni;                  // as the tunnel header has it
+	const struct tunnel_span *span; // NULL: none
+	struct tunnel_header *mine;    // of a span: what is h, to be filled in for each packet
+	bool cut;
 	const struct tunnel_header *h;
 	// What left.
 	uint32_t packets;
@@ -473,12 +477,13 @@ static __rte_noinline void turn_to(struct departure *d, uint16_t network)
 
 static void trace_out(struct departure *d, struct rte_mbuf *m)
 {
+	uint32_t key = d->span ? tunnel_key(TUNNEL_ERSPAN, d->span->session) : d->table->network[d->network].key;
 	struct core_record r = {.kind = CORE_TUNNEL_OUT,
 				.port = d->h->out,
 				.reason = d->pw->id,
 				.network = d->network,
-				.proto = (uint8_t)(d->table->network[d->network].key >> 24),
-				.flow = d->table->network[d->network].key & 0xffffff,
+				.proto = (uint8_t)(key >> 24),
+				.flow = key & 0xffffff,
 				.len = m->pkt_len};
 
 	trace_put(pkt_of(m)->trace, TRACE_CORE, &r, sizeof r);
@@ -570,9 +575,34 @@ static inline unsigned wrap_plain(struct departure *d, struct rte_mbuf **m, unsi
 	return i;
 }
 
+// ERSPAN type II: what is said of this packet. En: 3, its tag is still in it; 0, it has none. Not what is too long for the underlay.
+static void prepare_span(struct departure *d, struct rte_mbuf *m)
+{
+	const struct lport *lp = lport_get(d->pw->id);
+	const struct pkt *p = pkt_of(m);
+	uint8_t *b = d->mine->bytes + TUNNEL_ROOM - 12, tci[2] = {0};
+	bool cut = d->cut;
+
+	if (lp && m->pkt_len > lp->mtu + 14u) {
+		pkt_truncate(m, lp->mtu + 14u);
+		cut = true;
+	}
+	if (p->n_tags)
+		memcpy(tci, rte_pktmbuf_mtod_offset(m, const uint8_t *, 14), 2);
+	// One number for all workers, as the analyser knows one session: the only figure that packets of several workers share, and those are copies for an instrument.
+	uint32_t sequence = rte_cpu_to_be_32(__atomic_fetch_add(d->span->sequence, 1, __ATOMIC_RELAXED));
+	memcpy(b, &sequence, 4);
+	b[4] = (uint8_t)(0x10 | (tci[0] & 0x0f));
+	b[5] = tci[1];
+	b[6] = (uint8_t)((tci[0] & 0xe0) | (p->n_tags ? 0x18 : 0) | (cut ? 0x04 : 0) | d->span->session >> 8);
+	b[7] = (uint8_t)d->span->session;
+}
+
 // Any packet that asks for nothing any more: the header is in a buffer of its own if the first one is shared or has no room.
 static void wrap_any(struct departure *d, struct rte_mbuf *m)
 {
+	if (d->span)
+		prepare_span(d, m);
 	if (m->pkt_len > UINT16_MAX - TUNNEL_ROOM) {
 		worker_drop_tx(d->w, d->pw, m, TX_REASON(OFFLOAD));
 		return;
@@ -647,6 +677,31 @@ static void wrap_slowly(struct departure *d, struct rte_mbuf *m)
 	}
 	trace_unref(p->trace);
 	rte_pktmbuf_free(m); // its segments stand for it
+}
+
+void tunnel_span(struct worker *w, uint16_t tunnel, struct rte_mbuf *m, const struct tunnel_span *span, bool cut)
+{
+	struct port_worker *dry = w->dry ? calloc(1, sizeof *dry) : NULL; // which has no ports
+	struct departure d = {.w = w, .pw = w->dry ? dry : worker_port(w, tunnel), .way = rcu_read(tunnel_ways[tunnel & (MAX_PORTS - 1)]), .span = span, .cut = cut};
+	const struct tunnel_header *h = d.way ? &d.way->header[TUNNEL_ERSPAN] : NULL;
+
+	d.network = pkt_of(m)->network;
+	d.out = h && h->out && !w->dry ? worker_port(w, h->out) : NULL;
+	if (dry)
+		dry->id = tunnel;
+	if (!d.pw) {
+		worker_drop(w, m, TX_REASON(NO_PORT));
+	} else if (!h || !h->out || (!d.out && !w->dry)) {
+		worker_drop_tx(w, d.pw, m, TUNNEL_REASON(NO_NEXT_HOP));
+	} else {
+		struct tunnel_header mine = *h;
+
+		d.h = d.mine = &mine;
+		wrap_slowly(&d, m);
+		worker_count(w, tunnel, COUNT_TX, d.packets);
+		worker_count(w, tunnel, COUNT_TX_BYTES, d.bytes);
+	}
+	free(dry);
 }
 
 static __rte_noinline void send_one(struct departure *d, struct rte_mbuf *m)

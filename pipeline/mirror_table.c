@@ -2,6 +2,7 @@
 #include "mirror_table.h"
 #include "forward.h"
 #include "sentence.h"
+#include "tunnel.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -32,6 +33,13 @@ void mirror_copy(struct worker *w, struct pkt *p, const struct mirror *m, int ta
 
 		__atomic_store_n(&c->packets, c->packets + 1, __ATOMIC_RELAXED);
 		__atomic_store_n(&c->bytes, c->bytes + pkt_mbuf(p)->pkt_len, __ATOMIC_RELAXED);
+	}
+	const struct lport *tunnel = m->spec.tunnel ? lport_get(m->spec.tunnel) : NULL;
+	if (tunnel && tunnel->enabled) {
+		struct tunnel_span span = {.session = m->spec.session, .sequence = m->sequence};
+
+		forward_span(w, p, tunnel, tag, m->spec.snaplen, &span);
+		return;
 	}
 	if (out && out->enabled) {
 		forward_mirror(w, p, out, tag, m->spec.snaplen);
@@ -117,6 +125,25 @@ static void find_ports(struct config *c, const struct config_mirror *cm, struct 
 	}
 }
 
+static int find_tunnel(const struct config *c, struct config_mirror *cm, struct mirror_spec *s)
+{
+	bool family = false;
+
+	for (size_t i = 0; i < c->n_tunnel_ips; i++)
+		family |= c->tunnel_ips[i].v6 == cm->address.v6;
+	for (size_t i = 0; i < c->n_ports && !s->tunnel; i++) {
+		const struct config_port *p = &c->ports[i];
+
+		if (p->kind == PORT_TUNNEL && p->remote.v6 == cm->address.v6 && !memcmp(p->remote.b, cm->address.b, cm->address.v6 ? 16 : 4))
+			s->tunnel = p->id;
+	}
+	if (!s->tunnel)
+		return sentence_fail(-EINVAL, &cm->error, family ? "output_address: it is this switch's own" :
+				     "output_address: this switch has no end point of tunnels of IPv%d: set tunnel_ips of its row in table Host", cm->address.v6 ? 6 : 4);
+	s->session = cm->session;
+	return 0;
+}
+
 static int make_spec(struct config *c, struct config_mirror *cm, struct mirror_spec *s)
 {
 	struct config_port *out = cm->has_output ? find_port(c, &cm->output) : NULL;
@@ -128,6 +155,8 @@ static int make_spec(struct config *c, struct config_mirror *cm, struct mirror_s
 	if (cm->has_output && !out)
 		return sentence_fail(-EINVAL, &cm->error, "output_port: the port is not there yet, or not on this switch");
 	if (find_networks(c, cm, s))
+		return -EINVAL;
+	if (cm->has_address && find_tunnel(c, cm, s))
 		return -EINVAL;
 	find_ports(c, cm, s);
 	if (!out)
@@ -182,6 +211,12 @@ static void free_list(struct mirror **list, size_t n)
 	free(list);
 }
 
+// In a cache line of its own.
+static uint32_t *sequence_of(struct mirror_tally *count)
+{
+	return count ? (uint32_t *)(void *)&count[MAX_WORKERS] : NULL;
+}
+
 static struct mirror **make_mirrors(void)
 {
 	struct mirror **list = calloc(n_next + 1, sizeof *list);
@@ -194,6 +229,7 @@ static struct mirror **make_mirrors(void)
 		}
 		list[i]->spec = next[i];
 		list[i]->count = old_count(&next[i].id);
+		list[i]->sequence = sequence_of(list[i]->count);
 	}
 	return list;
 }
@@ -203,10 +239,11 @@ static bool make_counts(struct mirror **list)
 	for (size_t i = 0; i < n_next; i++) {
 		if (list[i]->count)
 			continue;
-		list[i]->count = aligned_alloc(64, MAX_WORKERS * sizeof *list[i]->count);
+		list[i]->count = aligned_alloc(64, (MAX_WORKERS + 1) * sizeof *list[i]->count);
 		if (!list[i]->count)
 			return false;
-		memset(list[i]->count, 0, MAX_WORKERS * sizeof *list[i]->count);
+		memset(list[i]->count, 0, (MAX_WORKERS + 1) * sizeof *list[i]->count);
+		list[i]->sequence = sequence_of(list[i]->count);
 	}
 	return true;
 }

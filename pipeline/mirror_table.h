@@ -16,7 +16,8 @@ struct mirror_spec {
 	uint16_t output;  // port, 0: none
 	uint16_t network; // whose ports get the copies, 0: none
 	uint32_t snaplen; // 0: all of a packet
-	uint32_t spare;
+	uint16_t tunnel;  // port of the tunnel to the analyser, 0: none
+	uint16_t session; // of ERSPAN
 	uint64_t networks[MAX_NETWORKS / 64]; // whose packets; bit 0: those without one
 	uint64_t src[MAX_PORTS / 64], dst[MAX_PORTS / 64];
 };
@@ -24,6 +25,7 @@ struct mirror_spec {
 struct mirror {
 	struct mirror_spec spec;
 	struct mirror_tally *count; // [MAX_WORKERS]; stays when the mirror changes
+	uint32_t *sequence;         // of ERSPAN packets; stays too, at the end of `count`
 };
 
 // The mirrors of one port, immutable once published.

@@ -354,7 +354,7 @@ static struct tunnel_way *make_way(const struct tunnel_view *v, const struct rou
 
 	memcpy(s.dst_mac, v->mac, 6);
 	memcpy(s.src_mac, rp->mac, 6);
-	for (unsigned f = 0; way && f < TUNNEL_FORMATS; f++) {
+	for (unsigned f = 0; way && f < TUNNEL_HEADERS; f++) {
 		s.format = (enum tunnel_format)f;
 		tunnel_make_header(&way->header[f], &s);
 	}

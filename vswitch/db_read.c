@@ -390,11 +390,14 @@ static void read_mirror(const struct weirrec_mirror *row, struct config_mirror *
 	m->snaplen = (uint16_t)db_optional_int("snaplen", row->snaplen, row->n_snaplen, 0, 64, 65535, &m->error);
 	outputs = m->has_output + (row->n_output_vlan > 0) + (row->output_address && *row->output_address);
 	if (row->output_address && *row->output_address)
-		db_row_error(&m->error, xstrdup("output_address: copies to an address need tunnels, which are not there yet: set output_port or output_vlan"));
+		m->has_address = db_parse_station_ip(row->output_address, &m->address);
+	if (row->output_address && *row->output_address && !m->has_address)
+		db_row_error(&m->error, xasprintf("output_address: \"%s\" isn't the IP address of an analyser", row->output_address));
+	m->session = (uint16_t)db_optional_int("output_session", row->output_session, row->n_output_session, 1, 0, 1023, &m->error);
 	if (!outputs)
-		db_row_error(&m->error, xstrdup("output_port: nobody gets the copies: set output_port or output_vlan"));
+		db_row_error(&m->error, xstrdup("output_port: nobody gets the copies: set output_port, output_vlan or output_address"));
 	if (outputs > 1)
-		db_row_error(&m->error, xstrdup("output_vlan: copies go to a port or into a VLAN, not both"));
+		db_row_error(&m->error, xstrdup("output_vlan: copies go to a port, into a VLAN or to an address, not to several of these"));
 	if (!m->select_all && !weirrec_mirror_get_select_src_port(row, OVSDB_TYPE_UUID)->n && !weirrec_mirror_get_select_dst_port(row, OVSDB_TYPE_UUID)->n)
 		db_row_error(&m->error, xstrdup("select_all: nothing is selected: set select_src_port, select_dst_port or select_all"));
 }

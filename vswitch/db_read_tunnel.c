@@ -219,6 +219,9 @@ void db_read_tunnels(struct db *db, struct config *c, char **error)
 	for (size_t i = 0; i < c->n_networks; i++)
 		for (size_t k = 0; k < c->networks[i].n_flood_to; k++)
 			add_want(&w, (struct want){.ip = c->networks[i].flood_to[k], .network = c->networks[i].row});
+	for (size_t i = 0; i < c->n_mirrors; i++)
+		if (c->mirrors[i].has_address && !c->mirrors[i].error)
+			add_want(&w, (struct want){.ip = c->mirrors[i].address}); // of no network
 	for (size_t i = 0; i < n_static; i++)
 		add_want(&w, (struct want){.ip = c->remote_macs[i].ip, .network = c->remote_macs[i].network});
 	if (w.n)
