@@ -26,7 +26,7 @@
 #endif
 
 #define MAIN_TABLE 0          // the router's
-#define MESSAGES 16           // datagrams that are taken at once
+#define MESSAGES 4            // datagrams that are taken at once
 #define MESSAGE 32768         // bytes of one at most, as the kernel makes them for who reads so much
 #define BUFFER (64 << 20)     // of the socket: what comes while the main thread does something else
 #define AGAIN_MS 200          // after what made another reading necessary, so that several causes are one
