@@ -576,6 +576,20 @@ static void next_hop_changed(uint16_t port, const struct config_ip *ip)
 		route_hop_dead(port, ip, true);
 }
 
+void router_link(uint16_t lport, bool up)
+{
+	for (uint32_t i = 0; i < neighbour_high(); i++) {
+		struct neighbour_view v;
+		struct fdb_entry e;
+
+		if (!neighbour_at(i, &v) || !v.has_mac)
+			continue;
+		const struct router_port *rp = router_port_get(v.port);
+		if (rp && fdb_lookup(fdb_key(rp->network, v.mac), &e) && e.port == lport)
+			route_hop_dead(v.port, &v.ip, !up);
+	}
+}
+
 static int router_init(void)
 {
 	neighbour_changed = next_hop_changed;

@@ -88,7 +88,7 @@ static const struct config_network *network_of(const struct config *c, const str
 static const struct config_router *router_of(const struct config *c, const struct row_id *id)
 {
 	for (size_t i = 0; i < c->n_routers; i++)
-		if (row_id_equal(&c->routers[i].row, id) && c->routers[i].id && !c->routers[i].error)
+		if (row_id_equal(&c->routers[i].row, id) && c->routers[i].id && c->routers[i].enabled && !c->routers[i].error)
 			return &c->routers[i];
 	return NULL;
 }
@@ -306,6 +306,14 @@ int router_table_reconcile(struct config *c)
 	free(fresh);
 	free(first);
 	return rc;
+}
+
+bool router_any(void)
+{
+	for (unsigned i = 1; i < MAX_NETWORKS; i++)
+		if (router_first[i])
+			return true;
+	return false;
 }
 
 void router_table_fini(void)

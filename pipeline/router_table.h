@@ -62,5 +62,8 @@ bool router_table_stale(void);
 // Publishes router ports, and their prefixes as connected routes.
 int router_table_reconcile(struct config *);
 void router_table_fini(void);
+// Main thread: the link of a device's port went down, or is up again. Next hops behind it are left at once, before their neighbours are found not to answer.
+void router_link(uint16_t lport, bool up);
+bool router_any(void); // whether there is any router port
 
 #endif

@@ -3,6 +3,7 @@
 // What a port says of itself is looked at when its device calls and once a second; so what came and went in between is told by
 // the counters only.
 #include "port_watch.h"
+#include "router_table.h"
 #include "control.h"
 #include "probe.h"
 
@@ -64,6 +65,8 @@ void port_watch(struct port *p, const struct port_state *s)
 			  "port %s: down%s%s", p->name, s->problem[0] ? ": " : "", s->problem);
 	if (news || strcmp(was->problem, s->problem))
 		PROBE(port_state, p->name, (int)s->link_up, &s->problem[0]);
+	if (was->seen && was->up != s->link_up)
+		router_link(p->id, s->link_up);
 	was->seen = true;
 	was->up = s->link_up;
 	snprintf(was->problem, sizeof was->problem, "%s", s->problem);

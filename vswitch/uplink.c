@@ -6,11 +6,13 @@
 #include "kernel_link.h"
 #include "link.h"
 #include "lldp_port.h"
+#include "port.h"
+#include "router_table.h"
 
 #include <string.h>
 #include <unistd.h>
 
-static int watch_fd = -1; // only while there is a bond
+static int watch_fd = -1; // only while somebody wants to know at once: a bond, or a router, whose next hops are behind uplinks
 
 void uplink_init(const char *host, void (*ring)(void))
 {
@@ -35,24 +37,43 @@ static void dispatch(uint64_t now)
 	}
 }
 
-static void watch(void)
+// Whether the link of an uplink isn't any more what was said of it last.
+static void compare(struct port *p, void *arg)
 {
-	if (bonds && watch_fd < 0) {
+	struct port_state s;
+
+	if (!p->device || p->device->ops->guest || !p->watch.seen || !p->config.type || !strcmp(p->config.type, "tap") || p->device->ops == &port_ops_router ||
+	    p->device->ops == &port_ops_tunnel)
+		return;
+	port_state(p, &s);
+	*(bool *)arg |= s.link_up != p->watch.up;
+}
+
+// Whether ports are to say how their links are.
+static bool watch(void)
+{
+	bool wanted = bonds || router_any(), news = false;
+
+	if (wanted && watch_fd < 0) {
 		watch_fd = kernel_link_watch();
 		bond_changed();
-	} else if (!bonds && watch_fd >= 0) {
+	} else if (!wanted && watch_fd >= 0) {
 		close(watch_fd);
 		watch_fd = -1;
 	}
-	if (watch_fd >= 0 && kernel_link_news(watch_fd))
+	if (watch_fd >= 0 && kernel_link_news(watch_fd)) {
 		bond_changed();
+		port_each(compare, &news);
+	}
+	return news;
 }
 
 bool uplink_run(uint64_t now)
 {
-	watch();
+	bool news = watch();
+
 	dispatch(now);
-	bool news = lldp_port_run(now);
+	news |= lldp_port_run(now);
 	return bond_run(now) | news;
 }
 

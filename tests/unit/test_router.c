@@ -2,6 +2,7 @@
 #include "lab.h"
 #include "adjacency.h"
 #include "neighbour_table.h"
+#include "router_table.h"
 
 #include <stdio.h>
 #include <arpa/inet.h>
@@ -271,6 +272,33 @@ static void redirects(void **state)
 	assert_int_equal(lab_count(a->id, COUNT_COPIES), 2);
 }
 
+// Two next hops share the flows; when the link of the one goes down, all go to the other at once, and back.
+static void next_hop_dies(void **state)
+{
+	struct config_port *c = lab_port("c", VLAN_ACCESS, red);
+	unsigned by_b = 0, by_c = 0;
+	char text[160];
+
+	lab_address(c, "02:00:00:00:00:0c");
+	lab_ip(c, "10.2.0.253");
+	lab_route(r1, "10.6.0.0/16", ROUTE_UNICAST, "10.2.0.254", "10.2.0.253", NULL);
+	lab_apply();
+	for (unsigned round = 0; round < 3; round++) {
+		by_b = by_c = 0;
+		if (round)
+			router_link(c->id, round == 2);
+		for (unsigned i = 0; i < 64; i++) {
+			snprintf(text, sizeof text, V4 "10.6.0.1,tp_src=%u,nw_ttl=9", 1000 + i);
+			lab_send(a->id, text);
+			by_b += lab_sent_to(b->id) != NULL;
+			by_c += lab_sent_to(c->id) != NULL;
+		}
+		assert_int_equal(by_b + by_c, 64);
+		assert_true(round == 1 ? by_b == 64 : by_b > 16 && by_c > 16);
+	}
+	lab_expect_trace("one of 2 next hops");
+}
+
 static void wrong_rows(void **state)
 {
 	struct config_router_port *mac = lab_router_port("x", r1, blue, MAC_BLUE, "10.3.0.1/24", NULL);
@@ -292,6 +320,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(neighbours, setup, teardown),
 		cmocka_unit_test_setup_teardown(router_behind_router, setup, teardown),
 		cmocka_unit_test_setup_teardown(redirects, setup, teardown),
+		cmocka_unit_test_setup_teardown(next_hop_dies, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_rows, setup, teardown),
 	};
 	lab_eal();
