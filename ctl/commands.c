@@ -221,6 +221,7 @@ const struct command commands[] = {
 	{"group", "networks", "[--port PORT] [--limit N] [NETWORK]", 0, 5, CONTROL, .bundle = true, .pages = true, .help = "list networks with snooping: who asks, limits, counters"},
 	{"group", "ports", "[--port PORT] [--limit N] [NETWORK]", 0, 5, CONTROL, .bundle = true, .pages = true, .help = "list how many groups each port asked for, and how many its limit refused"},
 	{"fdb", "flush", "[NETWORK]", 0, 1, CONTROL, .help = "forget the learned addresses"},
+	{"tunnel", "list", "[--limit N]", 0, 2, CONTROL, .bundle = true, .pages = true, .help = "list the tunnels to other switches: where they end, and the way there"},
 	{"neighbour", "list", "[--limit N] [ROUTER_PORT]", 0, 3, CONTROL, .bundle = true, .pages = true, .help = "list the neighbours of router ports, and how far each is known"},
 	{"neighbour", "own", "[--limit N] [ROUTER_PORT]", 0, 3, CONTROL, .bundle = true, .pages = true, .help = "list the addresses of router ports, and who else claims them"},
 	{"neighbour", "stations", "[--limit N] [NETWORK]", 0, 3, CONTROL, .bundle = true, .pages = true, .help = "list which station has which IP address, from Port.addresses and from ARP and neighbour discovery"},
