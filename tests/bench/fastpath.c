@@ -11,8 +11,8 @@
 // vhost library does it; that is not measured. What is: forward_burst(), the egress queue, the counters, and the buffer's way
 // back to the pool.
 //
-// --kind vxlan: port 1 is in a network with a VNI, port 2 is the uplink. --kind route: two networks and a router, whose ports' neighbours are static. --trace: one packet in N is traced, as weirctl
-// trace --sample 1/N does it.
+// --kind route: two networks and a router, whose ports' neighbours are static. --kind vxlan: a network, and an uplink with the
+// tunnel's other end. --trace: one packet in N is traced, as weirctl trace --sample 1/N does it.
 //
 // Prints cycles of the time stamp counter per packet, of the fastest and of the median repeat. The measured part is the
 // function measured(), the same number of packets in every run, so that instructions can be counted:
@@ -21,11 +21,10 @@
 #include "clock.h"
 #include "egress.h"
 #include "forward.h"
-#include "frames.h"
 #include "route_table.h"
 #include "sampler.h"
+#include "station.h"
 #include "stage.h"
-#include "tunnel.h"
 #include "worker.h"
 
 #include <getopt.h>
@@ -54,6 +53,8 @@ static uint8_t *frames[2]; // of both sides, FRAME_MAX apart
 static uint32_t conversations, stride, next[2];
 static uint64_t state = 0x9e3779b97f4a7c15ULL;
 static uint64_t taken; // by the egress
+static bool looking;   // at what it takes
+static struct port_dev null_device[2];
 
 static __attribute__((noreturn)) void fail(const char *what)
 {
@@ -76,12 +77,23 @@ static unsigned no_caps(void *dev)
 static uint16_t take(void *dev, uint16_t q, unsigned from, struct rte_mbuf **m, uint16_t n)
 {
 	taken += n;
+	for (uint16_t i = 0; looking && i < n; i++) {
+		const struct frame_mark *mark =
+			rte_pktmbuf_mtod_offset(m[i], const struct frame_mark *, mix_headers(&mix, dev == &null_device[1]));
+		const char *wrong = station_check(rte_pktmbuf_mtod(m[i], const uint8_t *), m[i]->pkt_len, &mix, !mark->side);
+
+		if (wrong || mark->magic != rte_cpu_to_be_32(FRAME_MARK) || (dev == &null_device[1]) != !mark->side) {
+			fprintf(stderr, "fastpath: a packet came out wrong: %s\n", wrong ? wrong : "the mark");
+			exit(1);
+		}
+	}
 	return n;
 }
 
 static const struct port_ops null_ops = {
 	.type = "null", .rx_queues = one_queue, .tx_queues = one_queue, .caps = no_caps, .tx = take};
-static struct port_dev null_device = {.ops = &null_ops};
+static struct port_dev null_device[2] = {{.ops = &null_ops, .dev = &null_device[0]},
+					 {.ops = &null_ops, .dev = &null_device[1]}};
 
 // ---- a tracer
 
@@ -169,7 +181,7 @@ static void start_eal(void)
 
 static void add_port(uint16_t id)
 {
-	struct lane *l = lane_create(id, id == 1 || id == 2 ? &null_device : NULL, SOCKET_ID_ANY);
+	struct lane *l = lane_create(id, id == 1 || id == 2 ? &null_device[id - 1] : NULL, SOCKET_ID_ANY);
 
 	if (!l)
 		fail("no memory for a port");
@@ -200,50 +212,18 @@ static struct config_ip ip_of(uint32_t ip)
 	return c;
 }
 
-// The other end point of tunnels, a static neighbour on the uplink, and the tunnel to it.
-static void add_tunnel(void)
-{
-	static struct config_network *tunnelled = &nets[0];
-	static struct config_remote remote;
-	static char type[] = "tunnel";
-	struct config_port *t = &ports[3];
-
-	tunnelled->vni = FRAME_VNI;
-	tunnelled->tunnel = strdup("vxlan");
-	nets[1].mtu = 1600;
-	ports[1].addresses = calloc(1, sizeof *ports[1].addresses);
-	ports[1].n_addresses = 1;
-	frame_vtep_mac(ports[1].addresses->mac);
-	ports[1].addresses->ip = malloc(sizeof *ports[1].addresses->ip);
-	*ports[1].addresses->ip = ip_of(FRAME_VTEP_IP);
-	ports[1].addresses->n_ips = 1;
-	*t = (struct config_port){.row = {{5}},
-				  .name = name_of("tunnel", 0),
-				  .id = 4,
-				  .kind = PORT_TUNNEL,
-				  .type = type,
-				  .enabled = true,
-				  .vlan_mode = VLAN_NETWORK_ID,
-				  .trunks = &tunnelled->row,
-				  .n_trunks = 1,
-				  .remote = ip_of(FRAME_VTEP_IP)};
-	remote = (struct config_remote){.ip = t->remote, .name = t->name};
-	config.remotes = &remote;
-	config.n_remotes = 1;
-	config.tunnel_ips = malloc(sizeof *config.tunnel_ips);
-	*config.tunnel_ips = ip_of(frame_switch_ip(1));
-	config.n_tunnel_ips = 1;
-}
-
-// The gateways of a side are static neighbours.
+// The gateways of a side, or the tunnel's other end, are static neighbours.
 static void add_gateways(struct config_port *p, unsigned side)
 {
-	p->addresses = calloc(mix.macs, sizeof *p->addresses);
-	p->n_addresses = mix.macs;
-	for (uint32_t k = 0; k < mix.macs; k++) {
+	p->n_addresses = mix.kind == MIX_ROUTE ? mix.macs : 1;
+	p->addresses = calloc(p->n_addresses, sizeof *p->addresses);
+	for (uint32_t k = 0; k < p->n_addresses; k++) {
 		struct config_address *a = &p->addresses[k];
 
-		frame_mac(a->mac, side, k);
+		if (mix.kind == MIX_ROUTE)
+			frame_mac(a->mac, side, k);
+		else
+			frame_vtep_mac(a->mac);
 		a->ip = malloc(sizeof *a->ip);
 		*a->ip = ip_of(frame_station_ip(side, k));
 		a->n_ips = 1;
@@ -252,13 +232,13 @@ static void add_gateways(struct config_port *p, unsigned side)
 
 static void add_router_port(unsigned side)
 {
-	struct config_port *p = &ports[mix.kind == MIX_ROUTE ? 2 + side : 2];
-	struct config_router_port *rp = &router_ports[mix.kind == MIX_ROUTE ? side : 0];
+	struct config_port *p = &ports[2 + side];
+	struct config_router_port *rp = &router_ports[side];
 	static char type[] = "router";
 
 	*p = (struct config_port){.row = {{4, (uint8_t)side}},
 				  .name = name_of("r", side),
-				  .id = (uint16_t)(p - ports + 1),
+				  .id = (uint16_t)(side + 3),
 				  .kind = PORT_ROUTER,
 				  .type = type,
 				  .enabled = true,
@@ -275,15 +255,45 @@ static void add_router_port(unsigned side)
 					  .n_addresses = 1};
 	frame_switch_mac(rp->mac, side);
 	*rp->addresses = (struct config_prefix){.ip = ip_of(frame_switch_ip(side)), .len = FRAME_LINK_LEN};
-	if (mix.kind == MIX_ROUTE)
-		add_gateways(&ports[side], side);
+	add_gateways(&ports[side], side);
+}
+
+// Side 0 is a network with a VNI, side 1 that of the uplink.
+static void add_tunnel(void)
+{
+	static char type[] = "tunnel", format[] = "vxlan";
+	static struct config_ip ends[2];
+	static struct config_remote remote = {.networks = &nets[0].row, .n_networks = 1};
+
+	ends[0] = ip_of(frame_switch_ip(1));
+	ends[1] = ip_of(FRAME_VTEP_IP);
+	nets[0].vni = FRAME_VNI;
+	nets[0].tunnel = format;
+	nets[0].flood_to = &ends[1];
+	nets[0].n_flood_to = 1;
+	remote.ip = ends[1];
+	remote.name = name_of("far", 0);
+	config.tunnel_ips = &ends[0];
+	config.n_tunnel_ips = 1;
+	config.remotes = &remote;
+	config.n_remotes = 1;
+	ports[2] = (struct config_port){.row = {{5}},
+					.name = remote.name,
+					.id = 3,
+					.kind = PORT_TUNNEL,
+					.type = type,
+					.enabled = true,
+					.vlan_mode = VLAN_NETWORK_ID,
+					.trunks = &nets[0].row,
+					.n_trunks = 1,
+					.remote = remote.ip};
 }
 
 static void configure(void)
 {
 	static char type[] = "vhost-user";
 
-	config.n_networks = mix.kind == MIX_L2 ? 1 : 2;
+	config.n_networks = mix.kind ? 2 : 1;
 	for (unsigned i = 0; i < config.n_networks; i++) {
 		nets[i] = (struct config_network){
 			.row = {{1, (uint8_t)i}},
@@ -308,21 +318,25 @@ static void configure(void)
 			.enabled = true,
 			.vlan_mode = VLAN_ACCESS,
 			.isolated = drop,
-			.network = nets[mix.kind == MIX_L2 ? 0 : i].row,
+			.network = nets[mix.kind ? i : 0].row,
 		};
 	}
-	if (mix.kind == MIX_L2)
+	if (!mix.kind)
 		return;
 	router.name = name_of("router", 0);
 	config.routers = &router;
 	config.n_routers = 1;
 	config.router_ports = router_ports;
-	config.n_router_ports = mix.kind == MIX_ROUTE ? 2 : 1;
 	config.n_ports = 4;
-	for (unsigned i = mix.kind == MIX_ROUTE ? 0 : 1; i < 2; i++)
-		add_router_port(i);
-	if (mix.kind == MIX_VXLAN)
+	if (mix.kind == MIX_ROUTE) {
+		config.n_router_ports = 2;
+		add_router_port(0);
+	} else {
+		config.router_ports++;
+		config.n_router_ports = 1;
 		add_tunnel();
+	}
+	add_router_port(1);
 }
 
 static void add_routes(void)
@@ -372,7 +386,6 @@ static void start_switch(void)
 		add_routes();
 	for (uint16_t i = 0; i <= config.n_ports; i++)
 		add_port(i);
-	stages_tick(worker.now);
 	flow_table_set_ports(worker.flows, 2);
 }
 
@@ -393,16 +406,15 @@ static void build_frames(void)
 
 static void take_burst(struct rte_mbuf **m, unsigned side, uint32_t step)
 {
-	uint32_t bytes = mix_bytes(&mix, side);
-
 	if (rte_pktmbuf_alloc_bulk(pool, m, BURST))
 		fail("the pool is empty: packets were lost");
 	for (unsigned i = 0; i < BURST; i++) {
-		memcpy(rte_pktmbuf_mtod(m[i], void *), frames[side] + (size_t)next[side] * RTE_ALIGN(bytes, 64), bytes);
-		m[i]->data_len = (uint16_t)bytes;
-		m[i]->pkt_len = bytes;
+		memcpy(rte_pktmbuf_mtod(m[i], void *), frames[side] + (size_t)next[side] * RTE_ALIGN(mix_bytes(&mix, side), 64),
+		       mix_bytes(&mix, side));
+		m[i]->data_len = (uint16_t)mix_bytes(&mix, side);
+		m[i]->pkt_len = m[i]->data_len;
 		if (mix.random)
-			frame_vary(rte_pktmbuf_mtod(m[i], uint8_t *), &mix, side, &state);
+			frame_vary(rte_pktmbuf_mtod_offset(m[i], uint8_t *, mix_outer(&mix, side)), &mix, side, &state);
 		next[side] = (uint32_t)(((uint64_t)next[side] + step) % conversations);
 	}
 }
@@ -432,10 +444,16 @@ static void warm_up(void)
 			run_burst(m, side);
 		}
 	}
-	while (forward_misses(&worker, 1) + forward_misses(&worker, 2) + tunnel_misses(&worker))
+	while (forward_misses(&worker, 1) + forward_misses(&worker, 2))
 		;
 	worker_flush(&worker);
 	rcu_poll();
+	looking = mix.kind != MIX_L2 && !drop;
+	for (unsigned side = 0; side < 2; side++) {
+		take_burst(m, side, stride);
+		run_burst(m, side);
+	}
+	looking = false;
 }
 
 // Cycles per packet.

@@ -51,7 +51,7 @@ def test_rows():
 
 
 @pytest.mark.parametrize("options, flows", [(["--flows", "64"], 64), (["--flows", "5000", "--macs", "0"], 5000), (["--flows", "5000"], 128),
-                                            (["--bytes", "1514"], 64), (["--kind", "route"], 64),
+                                            (["--bytes", "1514"], 64), (["--kind", "route"], 64), (["--kind", "vxlan"], 64),
                                             (["--kind", "route", "--flows", "5000", "--routes", "10000"], 5000)])
 def test_fastpath(options, flows):
     got = json.loads(run(FASTPATH, "--packets", "10000", "--repeat", "1", "--json", *options))
