@@ -387,6 +387,10 @@ static void start_switch(void)
 	for (uint16_t i = 0; i <= config.n_ports; i++)
 		add_port(i);
 	flow_table_set_ports(worker.flows, 2);
+	for (unsigned i = 0; i < 100; i++) // what settles in the first second: ways of tunnels
+		stages_tick(worker.now += 100000000);
+	worker.now_ms = (uint32_t)(worker.now / 1000000);
+	rcu_poll();
 }
 
 // ---- packets
@@ -439,7 +443,7 @@ static void warm_up(void)
 	uint32_t rounds = mix.random ? 4096 : 3 * (conversations / BURST + 1) + 64;
 
 	for (uint32_t i = 0; i < rounds; i++) {
-		for (unsigned side = 0; side < 2; side++) {
+		for (unsigned side = 2; side-- > 0;) { // what is behind a tunnel is heard of before it is sent to
 			take_burst(m, side, 1);
 			run_burst(m, side);
 		}
