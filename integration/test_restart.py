@@ -71,7 +71,7 @@ def wait_streams(switch):
 
 def evict(guests, on):
     """QEMU takes the link away while it has no switch. Linux then forgets its neighbours, asks for them while the link is away and again a
-    second later, which is all that is seen of a restart. With `on` False it keeps them, and what is measured is the switch."""
+    second later, unless the switch tells it before that. With `on` False it keeps them."""
     for guest in guests:
         guest.sh(f"for f in /proc/sys/net/ipv4/conf/*/arp_evict_nocarrier; do echo {int(on)} > $f; done")
 

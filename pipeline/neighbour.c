@@ -11,6 +11,7 @@
 #include "punt.h"
 #include "respond.h"
 #include "station_table.h"
+#include "station_talk.h"
 
 #include <arpa/inet.h>
 #include <string.h>
@@ -88,10 +89,15 @@ static void tell(struct worker *w, const struct pkt *p, const struct own_seen *o
 		news = station_is_news(p->network, who, m->mac, p->in_port, m->router, (uint32_t)(w->now / 1000000000ULL)) ||
 		       (own && neighbour_is_news(p->network, who, m->mac, asks_us));
 	}
-	if (!news)
-		return;
 	struct neighbour_event e = {
-		.network = p->network, .port = p->in_port, .ip = *who, .probe = m->probe, .router = m->router};
+		.network = p->network, .port = p->in_port, .ip = *who, .probe = m->probe, .router = m->router, .tells = news};
+	// Who asks wants to talk, and who answers is talked to.
+	e.with = m->kind == MESSAGE_ASK ? m->target : m->to;
+	e.talks = !m->probe && (m->kind == MESSAGE_ASK || (m->kind == MESSAGE_ANSWER && e.with.b[0] != 0xff)) &&
+		  memcmp(who->b, e.with.b, 16) &&
+		  station_talk_is_new(w->id, p->in_port, who, &e.with, (uint32_t)(w->now / 1000000000ULL));
+	if (!news && !e.talks)
+		return;
 	memcpy(e.mac, m->has_mac ? m->mac : m->eth_src, 6);
 	e.what = asks_us || m->kind == MESSAGE_SOLICIT ? NEIGHBOUR_ASKED : m->override || !m->v6 ? NEIGHBOUR_OVERRIDE : 0;
 	neighbour_event(w, &e);
@@ -232,7 +238,11 @@ static void heard(const struct neighbour_event *e)
 	}
 	if (!lport_get(e->port) || !network_get(e->network))
 		return;
-	if (neighbour_own_claimed(e->network, &e->ip, e->mac, e->port, false, clock_now))
+	if (e->tells && neighbour_own_claimed(e->network, &e->ip, e->mac, e->port, false, clock_now))
+		return;
+	if (e->talks)
+		station_talk(e->port, &(struct station_talk){.network = e->network, .mine = e->ip, .theirs = e->with});
+	if (!e->tells)
 		return;
 	station_seen(e->network, &e->ip, e->mac, e->port, e->router, (uint32_t)(clock_now / 1000000000ULL));
 	neighbour_seen(e->network, &e->ip, e->mac, e->what, clock_now);
@@ -252,6 +262,7 @@ static int reconcile(struct config *want)
 		if (want->networks[i].id)
 			proxies[want->networks[i].id] = !want->networks[i].error && want->networks[i].arp_proxy;
 	int rc = station_configure(want);
+	station_talk_clean();
 	return rc ? rc : neighbour_configure(want);
 }
 
@@ -271,6 +282,7 @@ static int init(void)
 static void fini(void)
 {
 	neighbour_fini();
+	station_talk_fini();
 	station_fini();
 	memset(proxies, 0, sizeof proxies);
 	neighbour_events_forget();

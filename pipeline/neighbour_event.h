@@ -17,7 +17,9 @@ struct neighbour_event {
 	uint8_t what; // NEIGHBOUR_ASKED and the like
 	bool probe;   // somebody asks whether the address is free
 	bool router;
-	struct config_ip ip;
+	bool tells; // `mac` is that of `ip`; else only the question below is news
+	bool talks; // `ip` wants to talk with `with`
+	struct config_ip ip, with;
 };
 
 void neighbour_event(struct worker *, const struct neighbour_event *);

@@ -37,7 +37,7 @@ static bool read_arp(const uint8_t *a, struct neighbour_message *m)
 	m->kind = op == 1 ? MESSAGE_ASK : MESSAGE_ANSWER;
 	memcpy(m->mac, a + 8, 6);
 	m->sender = ip_of(false, a + 14);
-	m->target = ip_of(false, a + 24);
+	m->target = m->to = ip_of(false, a + 24);
 	m->override = true;
 	m->has_mac = true;
 	if (!is_station_mac(m->mac))
@@ -99,6 +99,7 @@ static bool read_nd(const struct pkt *p, const uint8_t *ip, const uint8_t *icmp,
 		return false;
 	m->kind = types[type - 133].kind;
 	m->sender = ip_of(true, ip + 8);
+	m->to = ip_of(true, ip + 24);
 	if (!read_options(icmp + types[type - 133].head, n - types[type - 133].head, types[type - 133].option, m))
 		return false;
 	bool unspecified = !memcmp(m->sender.b, nobody, 16), to_group = ip[24] == 0xff;

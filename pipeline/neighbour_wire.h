@@ -23,6 +23,7 @@ struct neighbour_message {
 	uint8_t mac[6];          // of whom it speaks: ARP: the sender; NS, RS, RA: the source's; NA: the target's
 	struct config_ip sender; // ARP: the sender's; ND: the source of the packet; of a probe: none
 	struct config_ip target; // ASK, ANSWER of ND; ARP: the target's
+	struct config_ip to;     // of an ANSWER: whom it is for; of ARP the same as `target`; a group if for all
 };
 
 // Any thread. The packet as parse() left it, its headers contiguous. False: it is none, or breaks the rules of RFC 4861

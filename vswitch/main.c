@@ -18,6 +18,7 @@
 #include "router_table.h"
 #include "rcu.h"
 #include "stack.h"
+#include "station_file.h"
 #include "stage.h"
 #include "thread.h"
 #include "uplink.h"
@@ -385,6 +386,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 	if (c) {
 		note_intervals(c);
 		reconcile(c, db);
+		station_file_load();
 	}
 	if (!*notified && (c || now - t->start > READY_MS)) {
 		tell_systemd(c ? "READY=1" : "READY=1\nSTATUS=waits for its database");
@@ -407,6 +409,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 		stages_tick(clock_ns());
 		if (router_table_stale())
 			db_again(db);
+		station_file_run(now, false);
 		tracer_run(now);
 		ledger_run(now);
 	}
@@ -472,6 +475,7 @@ int main(int argc, char *argv[])
 	forward_init();
 	port_init(o.rundir, ring_main);
 	stack_init(ring_main);
+	station_file_init(o.rundir);
 	snprintf(path, sizeof path, "%s/weir-vswitchd.ctl", o.rundir);
 	if (control_open(path, &error))
 		die("%s", error ? error : "the control socket could not be opened");
@@ -505,6 +509,7 @@ int main(int argc, char *argv[])
 	export_stop(); // while its flows are still there
 	ledger_end();
 	lldp_port_close();
+	station_file_run(0, true);
 	stack_stop();
 	port_close_all();
 	uplink_close();

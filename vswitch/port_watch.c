@@ -6,6 +6,7 @@
 #include "router_table.h"
 #include "control.h"
 #include "probe.h"
+#include "station_talk.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,6 +50,13 @@ static void watch_front_end(const struct port *p, struct port_watch *was, const 
 	was->refused = away;
 }
 
+static bool is_up(uint16_t id)
+{
+	const struct port *p = port_get(id);
+
+	return p && p->watch.up;
+}
+
 void port_watch(struct port *p, const struct port_state *s)
 {
 	struct port_watch *was = &p->watch;
@@ -67,8 +75,11 @@ void port_watch(struct port *p, const struct port_state *s)
 		PROBE(port_state, p->name, (int)s->link_up, &s->problem[0]);
 	if (was->seen && was->up != s->link_up)
 		router_link(p->id, s->link_up);
+	bool back = s->link_up && !was->up && p->device && p->device->ops->guest;
 	was->seen = true;
 	was->up = s->link_up;
+	if (back)
+		station_welcome(p->id, is_up);
 	snprintf(was->problem, sizeof was->problem, "%s", s->problem);
 }
 

@@ -6,6 +6,7 @@
 #include "notice.h"
 #include "punt.h"
 #include "station_table.h"
+#include "station_talk.h"
 
 #include <stdio.h>
 #include <arpa/inet.h>
@@ -912,6 +913,62 @@ static void stations(void **state)
 	assert_false(station_lookup(blue->id, &ip, &s));
 }
 
+static bool all_up(uint16_t port)
+{
+	return true;
+}
+
+static bool none_up(uint16_t port)
+{
+	return false;
+}
+
+// A port that comes back is told where those are whom its stations talk with, and they are told of them.
+static void comes_back(void **state)
+{
+	struct config_port *t = lab_port("t", VLAN_TRUNK, NULL);
+	uint8_t f[NEIGHBOUR_FRAME];
+	struct config_ip c6 = ip_of("fd01::c"), a6 = ip_of("fd01::a");
+	static const uint8_t mac_a[6] = {2, 0, 0, 0, 0, 0x0a};
+
+	lab_apply();
+	lab_send(t->id, "dl_vlan=10," ASK_BLUE "10.1.0.10"); // c talks with a,
+	lab_send(t->id, "dl_vlan=10," ASK_BLUE "10.1.0.1");  // and with the router
+	pass_ms(200);
+	assert_non_null(station_talk_of(t->id, 1));
+	assert_non_null(station_talk_of(a->id, 0));
+	lab_forget_sent();
+	station_welcome(t->id, all_up);
+	lab_flush();
+	assert_int_equal(lab.n_sent, 3);
+	assert_int_equal(lab.sent[0].port, t->id);
+	assert_memory_equal(lab.sent[0].bytes, "\x02\0\0\0\0\x0c\x02\0\0\0\0\x0a\x81\0\0\x0a\x08\x06\0\1\x08\0\6\4\0\2\x02\0\0\0\0\x0a\x0a\1\0\x0a\x02\0\0\0\0\x0c\x0a\1\0\x0c", 46);
+	assert_memory_equal(lab.sent[1].bytes + 6, "\2\0\0\0\x10\1", 6);
+	assert_int_equal(lab.sent[2].port, a->id);
+	assert_memory_equal(lab.sent[2].bytes, "\x02\0\0\0\0\x0a\x02\0\0\0\0\x0c\x08\x06\0\1\x08\0\6\4\0\2\x02\0\0\0\0\x0c\x0a\1\0\x0c\x02\0\0\0\0\x0a\x0a\1\0\x0a", 42);
+	lab_forget_sent();
+	station_welcome(t->id, none_up); // a isn't back yet
+	lab_flush();
+	assert_int_equal(lab.n_sent, 2);
+	// IPv6: c asked, a answers.
+	lab_send_frame(a2->id, f, neighbour_ask(f, mac_c, &c6, &a6, NULL));
+	lab_send_frame(a->id, f, neighbour_announce(f, mac_a, mac_a, &a6, false, mac_c, &c6));
+	pass_ms(200);
+	lab_forget_sent();
+	station_welcome(a2->id, none_up);
+	lab_flush();
+	assert_int_equal(lab.n_sent, 1);
+	assert_memory_equal(lab.sent[0].bytes, "\x02\0\0\0\0\x0c\x02\0\0\0\0\x0a\x86\xdd", 14);
+	assert_int_equal(lab.sent[0].bytes[54], 136);
+	// No more than so many pairs; and nothing is left of a port that goes.
+	for (unsigned i = 0; i < 3 * STATION_TALKS; i++)
+		station_talk(a2->id, &(struct station_talk){.network = blue->id, .mine = c6, .theirs = {.b = {10, 1, 2, (uint8_t)i}}});
+	assert_null(station_talk_of(a2->id, STATION_TALKS));
+	lab_remove_port(a2);
+	lab_apply();
+	assert_null(station_talk_of(a2->id, 0));
+}
+
 // ---- the rest
 
 static char *whole_list(page_fn *list, int argc, const char *argv[], bool json, char **error)
@@ -1091,6 +1148,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(duplicates, setup, teardown),
 		cmocka_unit_test_setup_teardown(probed_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(stations, setup, teardown),
+		cmocka_unit_test_setup_teardown(comes_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(verbs, setup, teardown),
 		cmocka_unit_test_setup_teardown(rubbish, setup, teardown),
 		cmocka_unit_test_setup_teardown(races, setup, teardown),
