@@ -219,6 +219,7 @@ const struct command commands[] = {
 	{"group", "list", "[--port PORT] [--limit N] [NETWORK]", 0, 5, CONTROL, .bundle = true, .pages = true, .help = "list multicast groups: which ports asked for them, from which sources"},
 	{"group", "routers", "[--port PORT] [--limit N] [NETWORK]", 0, 5, CONTROL, .bundle = true, .pages = true, .help = "list ports with multicast routers"},
 	{"group", "networks", "[--port PORT] [--limit N] [NETWORK]", 0, 5, CONTROL, .bundle = true, .pages = true, .help = "list networks with snooping: who asks, limits, counters"},
+	{"group", "upstream", "[--limit N] [NETWORK]", 0, 3, CONTROL, .bundle = true, .pages = true, .help = "list what routers ask for upstream, for their other networks"},
 	{"group", "ports", "[--port PORT] [--limit N] [NETWORK]", 0, 5, CONTROL, .bundle = true, .pages = true, .help = "list how many groups each port asked for, and how many its limit refused"},
 	{"fdb", "flush", "[NETWORK]", 0, 1, CONTROL, .help = "forget the learned addresses"},
 	{"tunnel", "list", "[--limit N]", 0, 2, CONTROL, .bundle = true, .pages = true, .help = "list the tunnels to other switches: where they end, and the way there"},

@@ -1,6 +1,6 @@
 // group_config: see group_config.h.
 #include "group_config.h"
-#include "group_private.h"
+#include "group_proxy.h"
 #include "key.h"
 #include "punt.h"
 #include "sentence.h"
@@ -72,6 +72,15 @@ static void send_query(uint16_t network, uint16_t port, const struct group_query
 	uint8_t frame[GROUP_FRAME_MAX];
 
 	send_frame(network, port, frame, group_write_query(frame, q));
+}
+
+static void send_report(uint16_t network, uint8_t version, const struct group_record *r)
+{
+	const struct snoop *s = group_snoop[network];
+	uint8_t frame[GROUP_FRAME_MAX];
+
+	if (s)
+		send_frame(network, 0, frame, group_write_report(frame, s->policy.mac, &s->policy.own[r->group.v6], version, r));
 }
 
 // ---- what is wanted
@@ -245,4 +254,5 @@ int group_reconcile(struct config *want, uint64_t now)
 void group_config_init(void)
 {
 	group_send = send_query;
+	group_send_report = send_report;
 }

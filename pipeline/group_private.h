@@ -58,6 +58,7 @@ struct asker {
 	struct config_ip ip;      // of the other querier
 	uint16_t port;
 	uint64_t until;           // 0: there is none
+	uint64_t old_until[3];    // [1], [2]: a querier of that version is there (RFC 3376 section 7.2.1)
 	uint64_t general_due;     // own general query
 	uint64_t settled_at;      // when memberships will be known
 	uint8_t startup_left;

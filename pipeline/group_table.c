@@ -1,5 +1,6 @@
 // group_table: see group_table.h. What a record does to a member is in group_member.c.
 #include "group_member.h"
+#include "group_proxy.h"
 #include "group_timer.h"
 #include "key.h"
 
@@ -14,7 +15,6 @@ struct group **group_slot;
 uint32_t group_slots;
 uint64_t group_now;
 void (*group_send)(uint16_t network, uint16_t port, const struct group_query *);
-void (*group_upstream)(uint16_t network, const struct config_ip *group);
 
 static struct group **bucket;
 static struct group *dirty;            // groups whose members changed
@@ -128,8 +128,7 @@ static void flush(void)
 		dirty = g->dirty_next;
 		g->dirty = false;
 		group_view_group(s, &g->ip);
-		if (s->policy.router && group_upstream)
-			group_upstream(s->network, &g->ip);
+		group_proxy_changed(s->policy.router, &g->ip, group_now);
 		if (!g->members)
 			group_free(s, g);
 	}
@@ -356,6 +355,10 @@ static void heard_query(struct snoop *s, uint16_t port, const struct group_messa
 	bool gives = gives_way(s, q), known;
 
 	s->count.queries++;
+	if (q->version < 3) // RFC 3376 section 8.12
+		a->old_until[q->version] = now + a->robustness * a->interval_s * SECOND + q->response_ms * MS;
+	if (s->policy.upstream)
+		group_proxy_asked(s, q, now);
 	if (gives) {
 		if (q->version == 3 && q->robustness)
 			a->robustness = q->robustness;
@@ -477,6 +480,7 @@ void group_tick(uint64_t now)
 		}
 	}
 	flush();
+	group_proxy_tick(now);
 }
 
 // ---- what is wanted
@@ -531,19 +535,26 @@ static void link_router(struct snoop *s)
 	*at = s;
 }
 
+// Which networks the router has, or which of them is upstream.
+static void router_changed(uint16_t router)
+{
+	for (struct snoop *s = group_first_of(router); s; s = s->router_next)
+		group_view_network(s);
+	group_proxy_refresh(router, group_now);
+}
+
 static void snoop_free(struct snoop *s)
 {
 	uint16_t router = s->policy.router;
 
 	forget_ports(s, true);
+	flush();
 	unlink_router(s);
 	s->policy.router = 0;
-	flush();
 	group_view_remove(s->network);
 	timer_clear(&s->timer);
 	group_snoop[s->network] = NULL;
-	for (struct snoop *o = group_first_of(router); o; o = o->router_next)
-		group_view_network(o);
+	router_changed(router);
 	for (unsigned i = 0; i < MAX_PORTS / 64; i++)
 		free(s->use[i]);
 	free(s->asker[0].router);
@@ -631,10 +642,10 @@ int group_configure(uint16_t network, const struct group_policy *p, const uint16
 	forget_ports(s, false);
 	flush();
 	group_view_network(s);
-	for (struct snoop *o = old.router != p->router ? group_first_of(old.router) : NULL; o; o = o->router_next)
-		group_view_network(o);
-	for (struct snoop *o = old.router != p->router || old.upstream != p->upstream ? group_first_of(p->router) : NULL; o; o = o->router_next)
-		group_view_network(o);
+	if (old.router != p->router)
+		router_changed(old.router);
+	if (old.router != p->router || old.upstream != p->upstream || memcmp(old.mac, p->mac, 6))
+		router_changed(p->router);
 	snoop_run(s, now);
 	return 0;
 }
@@ -644,6 +655,7 @@ void group_table_fini(void)
 	for (unsigned i = 0; i < MAX_NETWORKS; i++)
 		if (group_snoop[i])
 			snoop_free(group_snoop[i]);
+	group_proxy_fini();
 	group_view_fini();
 	timer_fini();
 	free(bucket);

@@ -59,7 +59,5 @@ void group_tick(uint64_t now);
 
 // How queries leave. `port`: to one of the network's ports; 0: to all.
 extern void (*group_send)(uint16_t network, uint16_t port, const struct group_query *);
-// A router's memberships of a group have changed.
-extern void (*group_upstream)(uint16_t network, const struct config_ip *group);
 
 #endif

@@ -1,6 +1,6 @@
 // group_verbs: see group_verbs.h.
 #include "group_verbs.h"
-#include "group_private.h"
+#include "group_proxy.h"
 #include "sentence.h"
 #include "table_stat.h"
 
@@ -297,6 +297,39 @@ static int verb_ports(struct page *p, int argc, const char *argv[], char **error
 	return 0;
 }
 
+// ---- group/upstream
+
+static int verb_upstream(struct page *p, int argc, const char *argv[], char **error)
+{
+	struct group_proxied g;
+	struct filter f;
+
+	if (!parse_filter(argc, argv, &f, error))
+		return -1;
+	listing_column(p->l, "network", "NETWORK");
+	listing_column(p->l, "group", "GROUP");
+	listing_column(p->l, "mode", "MODE");
+	listing_column(p->l, "sources", "SOURCES");
+	for (uint32_t at = (uint32_t)p->at[0]; group_proxy_next(&at, &g); p->at[0] = at) {
+		char text[GROUP_SOURCES_MAX(false)][INET6_ADDRSTRLEN];
+		const char *name[GROUP_SOURCES_MAX(false)];
+		const struct network *net = network_get(g.network);
+
+		if (!page_look(p))
+			return 1;
+		if (f.network && f.network != g.network)
+			continue;
+		for (uint32_t i = 0; i < g.n_sources; i++)
+			name[i] = inet_ntop(g.group.v6 ? AF_INET6 : AF_INET, g.source[i], text[i], sizeof text[i]);
+		listing_row(p->l);
+		listing_str(p->l, net ? net->name : NULL);
+		cell_ip(p->l, g.group.v6, g.group.b);
+		listing_str(p->l, g.exclude ? "exclude" : "include");
+		listing_list(p->l, name, g.n_sources);
+	}
+	return 0;
+}
+
 // ---- set up
 
 static void fill_each(table_fill_fn *fn, void *arg)
@@ -324,6 +357,7 @@ const struct stage_verb group_verbs[] = {
 	{"group/list", FILTERS, "multicast groups, who asked for them and from which sources", NULL, verb_list},
 	{"group/routers", FILTERS, "ports with multicast routers", NULL, verb_routers},
 	{"group/networks", FILTERS, "networks with snooping: queriers, limits, counters", NULL, verb_networks},
+	{"group/upstream", "[--limit N] [NETWORK]", "what routers ask for upstream", NULL, verb_upstream},
 	{"group/ports", FILTERS, "groups of each port, and what its limit refused", NULL, verb_ports},
 	{0},
 };

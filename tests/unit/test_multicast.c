@@ -642,6 +642,174 @@ static void rubbish(void **state)
 	}
 }
 
+// ---- a router
+
+static struct config_router *r1;
+static uint16_t red_a, red_b, green_a;
+static struct config_network *red, *green;
+
+#define MAC_RED "02:00:00:00:20:01"
+
+// blue, red and green with a router between them; in green is what is upstream.
+static void with_router(bool upstream)
+{
+	red = lab_network("red", 20);
+	green = lab_network("green", 30);
+	red_a = lab_port("red_a", VLAN_ACCESS, red)->id;
+	red_b = lab_port("red_b", VLAN_ACCESS, red)->id;
+	green_a = lab_port("green_a", VLAN_ACCESS, green)->id;
+	set(&red->multicast, "snooping", "true");
+	set(&green->multicast, "snooping", "true");
+	r1 = lab_router("r1");
+	set(&r1->other_config, "multicast", "true");
+	if (upstream)
+		set(&r1->other_config, "multicast-upstream", "r1-green");
+	lab_router_port("r1-blue", r1, blue, "02:00:00:00:10:01", "10.0.0.1/24", "fd00::1/64", "fe80::1/64", NULL);
+	lab_router_port("r1-red", r1, red, MAC_RED, "10.2.0.1/24", "fd02::1/64", "fe80::2/64", NULL);
+	lab_router_port("r1-green", r1, green, "02:00:00:00:30:01", "10.3.0.1/24", "fd03::1/64", "fe80::3/64", NULL);
+	lab_apply();
+	settle();
+}
+
+static void routed(const char *data, const char *group)
+{
+	char text[256];
+	bool v6 = strchr(group, ':');
+
+	lab_expect_ports(a, data, b, c, d, router, trunk, 0); // nobody asked at all
+	join(red_a, group);
+	snprintf(text, sizeof text, "%s,nw_ttl=9", data);
+	lab_expect_ports(a, text, red_a, 0);
+	lab_expect_trace("wanted by red_a in red");
+	const uint8_t *f = lab.sent[0].bytes;
+	assert_memory_equal(f + 6, "\x02\0\0\0\x20\x01", 6);
+	assert_int_equal(v6 ? f[21] : f[22], 8);
+	if (!v6)
+		assert_int_equal(sum16(f + 14, 20, 0), 0);
+	join(b, group);
+	lab_expect_ports(a, text, b, red_a, 0);
+	for (unsigned i = 0; i < 2; i++) // the copy in its own network is as it came
+		if (lab.sent[i].port == b)
+			assert_int_equal(v6 ? lab.sent[i].bytes[21] : lab.sent[i].bytes[22], 9);
+	// A trunk gets a copy for each of its networks.
+	join(trunk, group);
+	lab_expect_ports(a, text, b, trunk, red_a, 0);
+	// One hop left: not beyond the network.
+	snprintf(text, sizeof text, "%s,nw_ttl=1", data);
+	lab_expect_ports(a, text, b, trunk, 0);
+	lab_expect_trace("not routed, as its TTL is used up");
+	// From the wrong side.
+	lab_expect_ports(red_b, data, red_a, 0);
+	lab_expect_trace("not routed, as its source is behind r1-blue");
+	leave(red_a, group);
+	pass_ms(2100);
+	lab_expect_ports(a, data, b, trunk, 0);
+	// Sources.
+	report(red_a, 3, GROUP_ALLOW, group, v6 ? "fd00::99" : "10.0.0.99");
+	lab_expect_ports(a, data, b, trunk, 0);
+	report(red_a, 3, GROUP_ALLOW, group, v6 ? "fd00::10" : "10.0.0.10");
+	lab_expect_ports(a, data, b, trunk, red_a, 0);
+}
+
+static void test_routed(void **state)
+{
+	with_router(false);
+	settle();
+	routed(DATA4, "239.1.1.1");
+	routed(DATA6, "ff05::1:1");
+	// Without a word of the router's, no more.
+	set(&r1->other_config, "multicast", "false");
+	lab_apply();
+	lab_flush();
+	lab_expect_ports(a, DATA4, b, trunk, 0);
+	// Link-local groups stay.
+	set(&r1->other_config, "multicast", "true");
+	lab_apply();
+	lab_flush();
+	join(red_a, "ff02::99");
+	lab_expect_ports(a, "udp6,ipv6_src=fd00::10,ipv6_dst=ff02::99", b, c, d, router, trunk, 0);
+	lab_expect_ports(a, "udp,nw_src=169.254.0.10,nw_dst=239.1.1.1", b, trunk, 0);
+}
+
+static unsigned sum_reports(uint16_t to, struct group_record *last, uint8_t *version)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < lab.n_sent; i++) {
+		const struct lab_sent *s = &lab.sent[i];
+		bool v6 = s->bytes[12] == 0x86;
+		struct group_message m;
+
+		if (s->port != to || group_message_read(&m, s->bytes + 14, s->len - 14, v6, v6 ? 48 : 24) || m.kind != GROUP_REPORT)
+			continue;
+		*version = m.version;
+		while (group_next_record(&m, last))
+			n++;
+	}
+	return n;
+}
+
+static void proxy(void **state)
+{
+	struct group_record r;
+	uint8_t version;
+
+	with_router(true);
+	query(green_a, "10.3.0.99", NULL, 1000, 3);
+	query(green_a, "fe80::99", NULL, 1000, 3);
+	pass_ms(2000);
+	lab_forget_sent();
+	join(b, "239.1.1.1");
+	pass_ms(200);
+	assert_int_equal(sum_reports(green_a, &r, &version), 1);
+	assert_int_equal(version, 3);
+	assert_int_equal(r.type, GROUP_TO_EX);
+	assert_int_equal(r.n_sources, 0);
+	pass_ms(2000); // twice, as one may be lost
+	assert_int_equal(sum_reports(green_a, &r, &version), 2);
+	lab_forget_sent();
+	join(red_a, "239.1.1.1"); // nothing new upstream
+	report(red_a, 3, GROUP_ALLOW, "ff35::1", "fd03::5");
+	pass_ms(2000);
+	assert_int_equal(sum_reports(green_a, &r, &version), 2);
+	assert_int_equal(r.type, GROUP_TO_IN);
+	assert_int_equal(r.n_sources, 1);
+	// What comes from there is forwarded to who asked; what comes from the others goes there.
+	lab_expect_ports(green_a, "udp,nw_src=10.3.0.5,nw_dst=239.1.1.1", b, red_a, 0);
+	lab_expect_ports(green_a, "udp6,ipv6_src=fd03::5,ipv6_dst=ff35::1", red_a, 0);
+	lab_expect_ports(a, DATA4, b, red_a, green_a, 0);
+	lab_expect_trace("green_a (upstream) in green");
+	lab_expect_ports(a, "udp,nw_src=10.0.0.10,nw_dst=239.9.9.9", b, c, d, router, trunk, green_a, 0);
+	lab_expect_trace("nobody asked for it: to ");
+	// It is asked, and answers.
+	lab_forget_sent();
+	query(green_a, "10.3.0.99", NULL, 1000, 3);
+	pass_ms(1100);
+	assert_int_equal(sum_reports(green_a, &r, &version), 1);
+	assert_int_equal(r.type, GROUP_IS_EX);
+	// An old querier.
+	lab_forget_sent();
+	query(green_a, "10.3.0.99", NULL, 1000, 2);
+	pass_ms(1100);
+	assert_int_equal(sum_reports(green_a, &r, &version), 1);
+	assert_int_equal(version, 2);
+	lab_forget_sent();
+	leave(b, "239.1.1.1");
+	leave(red_a, "239.1.1.1");
+	pass_ms(3000);
+	assert_in_range(sum_reports(green_a, &r, &version), 1, 2);
+	assert_int_equal(r.type, GROUP_TO_IN);
+	assert_int_equal(version, 2);
+	// The router goes.
+	set(&r1->other_config, "multicast-upstream", "");
+	lab_apply();
+	lab_flush();
+	set(&r1->other_config, "multicast", "false");
+	set(&red->multicast, "snooping", "false");
+	lab_apply();
+	lab_flush();
+}
+
 // The floating point of times.
 static void codes(void **state)
 {
@@ -687,6 +855,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(errors, setup, teardown),
 		cmocka_unit_test_setup_teardown(malformed, setup, teardown),
 		cmocka_unit_test_setup_teardown(rubbish, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_routed, setup, teardown),
+		cmocka_unit_test_setup_teardown(proxy, setup, teardown),
 		cmocka_unit_test_setup_teardown(codes, setup, teardown),
 	};
 
