@@ -178,6 +178,7 @@ static struct network *network_make(const struct config_network *cn, struct lpor
 	net->id = cn->id;
 	net->vlan = cn->vlan;
 	net->mtu = cn->mtu;
+	net->overlay = cn->vni != 0;
 	net->learning = cn->learning;
 	net->flood_unknown = cn->flood_unknown;
 	net->forward_bpdu = cn->forward_bpdu;
@@ -199,7 +200,7 @@ static struct network *network_make(const struct config_network *cn, struct lpor
 
 static bool network_same(const struct network *a, const struct network *b)
 {
-	return !strcmp(a->name, b->name) && a->row == b->row && a->vlan == b->vlan && a->mtu == b->mtu && a->learning == b->learning &&
+	return !strcmp(a->name, b->name) && a->row == b->row && a->vlan == b->vlan && a->mtu == b->mtu && a->overlay == b->overlay && a->learning == b->learning &&
 	       a->flood_unknown == b->flood_unknown && a->forward_bpdu == b->forward_bpdu && a->n_targets == b->n_targets &&
 	       !memcmp(a->target, b->target, a->n_targets * sizeof a->target[0]);
 }
@@ -208,7 +209,7 @@ static bool network_same(const struct network *a, const struct network *b)
 static bool network_decides_same(const struct network *a, const struct network *b)
 {
 	return a->row == b->row && a->vlan == b->vlan && a->learning == b->learning && a->flood_unknown == b->flood_unknown &&
-	       a->forward_bpdu == b->forward_bpdu;
+	       a->forward_bpdu == b->forward_bpdu && a->mtu == b->mtu && a->overlay == b->overlay;
 }
 
 static void publish_ports(struct lport **fresh)

@@ -50,6 +50,7 @@ struct network {
 	uint16_t id;
 	uint16_t vlan;
 	uint16_t mtu;
+	bool overlay; // it has a VNI: its MTU may be less than its stations believe
 	bool learning;
 	bool flood_unknown;
 	bool forward_bpdu;

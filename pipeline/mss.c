@@ -40,8 +40,8 @@ static uint16_t mss_resolve(struct resolve *r)
 	const struct network *net = f->adj ? r->net : NULL; // that it is routed into; decisions depend on it by then
 	unsigned to = out ? net && net->mtu < out->mtu ? net->mtu : out->mtu : 0;
 
-	// Between equals each end says what fits by itself.
-	if (r->pkt->class != CLASS_TCP_SYN || (to == r->in->mtu && r->in->kind != PORT_TUNNEL && out->kind != PORT_TUNNEL))
+	// Between equals each end says what fits by itself, if it knows.
+	if (r->pkt->class != CLASS_TCP_SYN || (to == r->in->mtu && r->in->kind != PORT_TUNNEL && !(r->net && r->net->overlay)))
 		f->stages &= ~(1ULL << stage_mss.index);
 	return 0;
 }

@@ -139,12 +139,15 @@ bool mtu_answer(struct worker *w, struct pkt *p)
 	return true;
 }
 
-// Whether the sender of frames that don't fit couldn't know: its own MTU, or what the network's is said to be, is larger than that of their egress.
+// Whether the sender of frames that don't fit couldn't know: its own MTU, or what its network was said to have, is larger than that of their egress.
 static bool is_surprise(const struct pkt *p, const struct lport *out)
 {
 	const struct lport *in = lport_get(p->in_port);
+	const struct network *net = network_get(p->network);
 
-	return !(p->flags & FLOW_COPY) && (out->kind == PORT_TUNNEL || (p->out_kind == OUT_PORT && in && in->mtu > out->mtu));
+	if (p->flags & FLOW_COPY)
+		return false;
+	return out->kind == PORT_TUNNEL || (p->out_kind == OUT_PORT && ((in && in->mtu > out->mtu) || (net && net->overlay)));
 }
 
 // What becomes of a packet that is too large. *at: it, which may move to another buffer.

@@ -176,6 +176,18 @@ static void tells_who_cannot_know(void **state)
 	assert_int_equal(lab.sent[0].bytes[42 + 2] << 8 | lab.sent[0].bytes[42 + 3], 1301);
 }
 
+// In a network with a VNI stations may have been set up for the MTU that it would have without.
+static void tells_in_overlays(void **state)
+{
+	lab_send(out->id, "udp,dl_src=02:00:00:00:00:02,dl_dst=02:00:00:00:00:01");
+	lab_expect_drop(in->id, "udp," KNOWN ",packet_len=1515", "mtu.TOO_LARGE");
+	net->vni = 7;
+	lab_apply();
+	lab_send(in->id, "udp," KNOWN ",packet_len=1515");
+	assert_int_equal(lab.n_sent, 1);
+	assert_int_equal(lab.sent[0].port, in->id);
+}
+
 static void tells_nobody_else(void **state)
 {
 	uint8_t frame[COMPOSE_MAX];
@@ -323,6 +335,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(segments_count_not_the_large_packet, setup, teardown),
 		cmocka_unit_test_setup_teardown(trunks_take_what_their_largest_network_does, setup, teardown),
 		cmocka_unit_test_setup_teardown(tells_who_cannot_know, setup, teardown),
+		cmocka_unit_test_setup_teardown(tells_in_overlays, setup, teardown),
 		cmocka_unit_test_setup_teardown(tells_nobody_else, setup, teardown),
 		cmocka_unit_test_setup_teardown(fragments, setup, teardown),
 		cmocka_unit_test_setup_teardown(router_tells, setup, teardown),
