@@ -17,6 +17,7 @@ struct want {
 	struct row_id host; // of table Endpoint; zero: an operator said so
 	const char *name;
 	struct row_id network;
+	bool unknown; // it has stations there that nobody told of
 };
 
 struct wants {
@@ -101,11 +102,14 @@ static void read_station(const char *text, const struct want *from, struct confi
 	if (!net || !net->vni)
 		goto out;
 	struct want want = *from;
-	want.network = mac.network = net->row;
-	if (!w->n || !row_id_equal(&w->want[w->n - 1].network, &net->row) ||
-	    !row_id_equal(&w->want[w->n - 1].host, &from->host))
-		add_want(w, want);
 	word = strsep(&rest, " ");
+	want.network = mac.network = net->row;
+	want.unknown = !word;
+	if (w->n && row_id_equal(&w->want[w->n - 1].network, &net->row) &&
+	    row_id_equal(&w->want[w->n - 1].host, &from->host))
+		w->want[w->n - 1].unknown |= want.unknown;
+	else
+		add_want(w, want);
 	if (!word || !db_parse_mac(word, strlen(word), mac.mac) || mac.mac[0] & 1)
 		goto out;
 	while ((word = strsep(&rest, " "))) {
@@ -181,6 +185,10 @@ static void add_remote(struct config *c, const struct want *want, size_t n)
 	port->vlan_mode = VLAN_NETWORK_ID;
 	port->n_trunks = remote->n_networks;
 	port->trunks = xmemdup(remote->networks, (remote->n_networks + 1) * sizeof *remote->networks);
+	port->unknown = xcalloc(n + 1, sizeof *port->unknown);
+	for (size_t i = 0; i < n; i++)
+		if (want[i].unknown)
+			port->unknown[port->n_unknown++] = want[i].network;
 }
 
 bool db_read_remote_mac(const struct weirrec_fdb *row, struct config_fdb *fdb, struct config *c)
@@ -218,7 +226,8 @@ void db_read_tunnels(struct db *db, struct config *c, char **error)
 		read_endpoint(row, c, &w);
 	for (size_t i = 0; i < c->n_networks; i++)
 		for (size_t k = 0; k < c->networks[i].n_flood_to; k++)
-			add_want(&w, (struct want){.ip = c->networks[i].flood_to[k], .network = c->networks[i].row});
+			add_want(&w, (struct want){
+					     .ip = c->networks[i].flood_to[k], .network = c->networks[i].row, .unknown = true});
 	for (size_t i = 0; i < c->n_mirrors; i++)
 		if (c->mirrors[i].has_address && !c->mirrors[i].error)
 			add_want(&w, (struct want){.ip = c->mirrors[i].address}); // of no network

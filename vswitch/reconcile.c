@@ -4,6 +4,7 @@
 #include "buf.h"
 #include "capture.h"
 #include "control.h"
+#include "endpoint.h"
 #include "export.h"
 #include "forward.h"
 #include "lldp_port.h"
@@ -193,6 +194,7 @@ void reconcile(struct config *c, struct db *db)
 	keep_errors(c);
 	write_errors(c, db);
 	write_status(c, db);
+	endpoint_publish(c, db);
 	int64_t generation = c->next_cfg;
 	config_free(current);
 	current = c;

@@ -12,7 +12,8 @@ import pytest
 from scapy.all import GRE, IP, UDP, VXLAN, Ether, IPv6, Raw, raw
 from scapy.contrib.geneve import GENEVE, GeneveOptions
 
-from net import SLOW, Namespace, mac, run, wait_for
+from lab import Switch
+from net import SLOW, Lab, Namespace, Wire, mac, run, wait_for
 
 ROUTER_MAC = "02:00:00:00:99:01"
 VNI = 5000
@@ -250,3 +251,88 @@ def test_capture_and_explain(crafted):
     wait_for(lambda: mac(20) in lab.fdb("n-vxlan"), 10 * SLOW, "the address")
     text = lab.explain("a-vxlan", f"udp,dl_src={mac(21)},dl_dst={mac(20)}")
     assert "vxlan packet, VNI 5501" in text and "out by w" in text, text
+
+
+class Second(Switch):
+    """Another switch of the same database."""
+
+    def __init__(self, first, host):
+        super().__init__(host=host)
+        self.first = first
+
+    db = property(lambda self: self.first.db)
+    ask, fdb, stats, drops = Lab.ask, Lab.fdb, Lab.stats, Lab.drops
+
+
+@pytest.fixture
+def pair():
+    """h1 and h2, an uplink each, and a kernel's bridge between these. vm1 and vm2 have addresses in the database; quiet1 and quiet2 have none."""
+    with Lab(host="h1") as one:
+        two = Second(one, "h2")
+        two.start_daemon()
+        try:
+            run("ip", "link", "add", "bridge0", "type", "bridge")
+            run("ip", "link", "set", "dev", "bridge0", "up")
+            one.network("under")
+            one.network("blue", f"vni={VNI}")
+            one.weirctl("create", "Router", "name=r")
+            rows = {t: {r["name"]: r["_uuid"] for r in one.weirctl("list", t, json=True)} for t in ("Router", "Network", "Host")}
+            for n, lab in ((1, one), (2, two)):
+                one.weirctl("create", "Router_Port", f"name=end{n}", f"host=h{n}", f"router={rows['Router']['r']}", f"network={rows['Network']['under']}",
+                            f'addresses=["192.0.2.{n}/24","fd00::{n}/64"]')
+                one.weirctl("set", "Host", rows["Host"][f"h{n}"], f'tunnel_ips=["192.0.2.{n}","fd00::{n}"]')
+                for port, network, settings in ((f"up{n}", "under", []), (f"vm{n}", "blue", [f"addresses={mac(n)} 10.0.0.{n}"])):
+                    one.weirctl("port", "add", port, "--type", "tap", "--network", network, "--host", f"h{n}", *settings)
+                    wait_for(lambda: port in run("ip", "-o", "link"), 10 * SLOW, f"interface {port}")
+                run("ip", "link", "set", "dev", f"up{n}", "up", "master", "bridge0")
+                one.wire[f"vm{n}"] = Wire(f"vm{n}")
+            yield one, two
+            for lab in (one, two):
+                lab.check_conservation()
+            two.stop_daemon()
+        finally:
+            two.stop()
+
+
+def test_one_database(pair):
+    """Each switch tells the other of its stations, so that nothing is flooded to find them. What goes takes its entries along."""
+    one, two = pair
+    for lab, here, there in ((one, 1, 2), (two, 2, 1)):
+        remote = f"192.0.2.{there}"
+        wait_for(lambda: tunnels(lab).get(remote, {}).get("state") == "up", 20 * SLOW, lambda: f"the way: {tunnels(lab)}")
+        assert tunnels(lab)[remote]["host"] == f"h{there}"
+        entry = lab.fdb("blue")[mac(there)]
+        assert entry["port"] == f"tunnel:{remote}" and entry["type"] == "static", entry
+    packet = raw(Ether(src=mac(1), dst=mac(2)) / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1, dport=2) / Raw(b"there" * 10))
+    one.wire["vm2"].clear()
+    one.wire["vm1"].send(packet)
+    assert one.wire["vm2"].wait(1) == [packet]
+    # Nobody there that isn't told of: what is for an unknown address doesn't leave.
+    before = one.stats("up1")["tx_packets"]
+    drops = one.drops("vm1").get("flow.NOBODY", 0)
+    one.wire["vm1"].send(raw(Ether(src=mac(1), dst=mac(77)) / IP() / UDP() / Raw(bytes(30))))
+    wait_for(lambda: one.drops("vm1").get("flow.NOBODY", 0) == drops + 1, 10 * SLOW, lambda: f"a drop: {one.drops('vm1')}")
+    # A broadcast does.
+    call = raw(Ether(src=mac(1), dst="ff:ff:ff:ff:ff:ff") / IP(dst="255.255.255.255") / Raw(bytes(30)))
+    one.wire["vm1"].send(call)
+    assert one.wire["vm2"].wait(1) == [call]
+    assert one.stats("up1")["tx_packets"] > before
+    # A port without addresses: now unknown ones are looked for there as well.
+    one.weirctl("port", "add", "quiet2", "--type", "tap", "--network", "blue", "--host", "h2")
+    wait_for(lambda: "quiet2" in run("ip", "-o", "link"), 10 * SLOW, "interface quiet2")
+    with Wire("quiet2") as quiet:
+        lost = raw(Ether(src=mac(1), dst=mac(77)) / IP() / UDP() / Raw(bytes(30)))
+
+        def found():
+            one.wire["vm1"].send(lost)
+            return lost in quiet.received()
+        wait_for(found, 10 * SLOW, "the packet for an unknown address", 0.1)
+    one.weirctl("port", "del", "quiet2")
+    # A station moves to the other host; its address with it.
+    one.wire.pop("vm2").close()
+    one.weirctl("port", "del", "vm2")
+    wait_for(lambda: mac(2) not in one.fdb("blue"), 10 * SLOW, lambda: f"the entry to go: {one.fdb('blue')}")
+    # The host leaves for good.
+    (host,) = [h["_uuid"] for h in one.weirctl("list", "Host", json=True) if h["name"] == "h2"]
+    one.weirctl("clear", "Host", host, "tunnel_ips")
+    wait_for(lambda: not tunnels(one), 10 * SLOW, lambda: f"the tunnel to go: {tunnels(one)}")
