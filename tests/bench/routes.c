@@ -1,6 +1,6 @@
 // routes: what the route tables take, by themselves: memory, time to add and to change, to look up while another thread changes; beside rte_fib and rte_fib6.
 //
-//     build/tests/bench/routes [lookups]     with `lookups`: these only, for callgrind --toggle-collect=bench_lookups
+//     build/tests/bench/routes [LOOKUPS]     with a number of look-ups: these only, for callgrind --toggle-collect=bench_lookups
 #include "key.h"
 #include "lpm.h"
 #include "rcu.h"
@@ -18,13 +18,13 @@
 #include <rte_memory.h>
 
 #define ROUTES 1000000
-#define LOOKUPS 4000000
 #define ROUTER 1
 
 static uint8_t (*prefix_ip)[16];
 static uint8_t *prefix_len;
 static uint8_t (*ask)[16]; // addresses in them
 static uint64_t state = 1;
+static unsigned lookups = 4000000;
 
 static uint64_t rnd(void)
 {
@@ -164,9 +164,9 @@ static void family(bool v6, unsigned n, bool only)
 	double added = now();
 	bench_lookups(v6, n, 1000);
 	double looked = now();
-	bench_lookups(v6, n, LOOKUPS);
+	bench_lookups(v6, n, lookups);
 	printf("%s, %u routes: %.0f ns to add, %.0f MB more, look-up %.0f ns\n", v6 ? "IPv6" : "IPv4", n, (added - begin) * 1e9 / n, rss_mb() - rss,
-	       (now() - looked) * 1e9 / LOOKUPS);
+	       (now() - looked) * 1e9 / lookups);
 	if (!only && n == ROUTES)
 		changes(v6);
 	for (unsigned i = 0; i < n; i++) {
@@ -198,7 +198,7 @@ static void fib4(void)
 		rte_fib_add(fib, __builtin_bswap32(ip), prefix_len[i], 1 + i % 100);
 	}
 	double added = now();
-	for (unsigned i = 0; i < LOOKUPS; i++) {
+	for (unsigned i = 0; i < lookups; i++) {
 		uint32_t ip;
 
 		memcpy(&ip, ask[(uint32_t)(i * 2654435761U) % ROUTES], 4);
@@ -206,7 +206,7 @@ static void fib4(void)
 		rte_fib_lookup_bulk(fib, &ip, &hop, 1);
 		sum += hop;
 	}
-	printf("rte_fib, %d routes: %.0f ns to add, %.0f MB more, look-up %.0f ns (%lu)\n", ROUTES, (added - begin) * 1e9 / ROUTES, rss_mb() - rss, (now() - added) * 1e9 / LOOKUPS,
+	printf("rte_fib, %d routes: %.0f ns to add, %.0f MB more, look-up %.0f ns (%lu)\n", ROUTES, (added - begin) * 1e9 / ROUTES, rss_mb() - rss, (now() - added) * 1e9 / lookups,
 	       (unsigned long)sum % 10);
 	rte_fib_free(fib);
 }
@@ -227,20 +227,22 @@ static void fib6(void)
 	for (unsigned i = 0; i < ROUTES; i++)
 		failed += rte_fib6_add(fib, prefix_ip[i], prefix_len[i], 1 + i % 100) != 0;
 	double added = now();
-	for (unsigned i = 0; i < LOOKUPS; i++) {
+	for (unsigned i = 0; i < lookups; i++) {
 		rte_fib6_lookup_bulk(fib, &ask[(uint32_t)(i * 2654435761U) % ROUTES], &hop, 1);
 		sum += hop;
 	}
 	printf("rte_fib6, %d routes, of which %u could not be: %.0f ns to add, %.0f MB more, look-up %.0f ns (%lu)\n", ROUTES, failed, (added - begin) * 1e9 / ROUTES, rss_mb() - rss,
-	       (now() - added) * 1e9 / LOOKUPS, (unsigned long)sum % 10);
+	       (now() - added) * 1e9 / lookups, (unsigned long)sum % 10);
 	rte_fib6_free(fib);
 }
 
 int main(int argc, char *argv[])
 {
 	const char *eal[] = {"routes", "--no-huge", "--no-pci", "--no-shconf", "-m", "4096", "-l", "0", "--log-level=error"};
-	bool only = argc > 1 && !strcmp(argv[1], "lookups");
+	bool only = argc > 1;
 
+	if (only && !(lookups = (unsigned)strtoul(argv[1], NULL, 10)))
+		return 1;
 	if (rte_eal_init(sizeof eal / sizeof eal[0], (char **)(uintptr_t)eal) < 0)
 		return 1;
 	key_init();

@@ -5,10 +5,16 @@
          +-- red-a 10.0.0.1, 2001:db8::1    router r    red-b 10.0.1.1 --+
 """
 
+import struct
+import threading
+import time
+
 import pytest
 
-from net import Lab, run, wait_for
+from net import SLOW, Lab, frame, mac, mac_bytes, run, wait_for
 from lab import SwitchError
+
+ROUTER_MAC = "02:00:00:00:aa:01"
 
 
 def create(lab, table, *columns):
@@ -23,7 +29,7 @@ def lab():
         it.network("red")
         it.r = create(it, "Router", "name=r")
         blue, red = (it.weirctl("get", "Network", name, "_uuid").strip() for name in ("blue", "red"))
-        create(it, "Router_Port", "name=r-a", f"router={it.r}", f"network={blue}", 'addresses=["10.0.0.1/24","2001:db8::1/64"]')
+        create(it, "Router_Port", "name=r-a", f"router={it.r}", f"network={blue}", f'mac="{ROUTER_MAC}"', 'addresses=["10.0.0.1/24","2001:db8::1/64"]')
         create(it, "Router_Port", "name=r-b", f"router={it.r}", f"network={red}", 'addresses="10.0.1.1/24"')
         yield it
 
@@ -224,3 +230,61 @@ def test_refusals(lab):
             lab.weirctl("route", "lookup", *words)
     with pytest.raises(SwitchError, match="--table wants"):
         lab.weirctl("route", "show", "--table", "x")
+
+
+def udp(number, dst):
+    """A numbered packet from 10.0.0.2 to dst, by way of the router."""
+    body = struct.pack("!I", number).ljust(18, b"\0")
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28 + len(body), 0, 0, 64, 17, 0, bytes([10, 0, 0, 2]), bytes(map(int, dst.split("."))))
+    total = sum(struct.unpack("!10H", head))
+    total = (total & 0xffff) + (total >> 16)
+    head = head[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xffff) + head[12:]
+    return frame(mac(2), ROUTER_MAC)[:12] + b"\x08\x00" + head + struct.pack("!HHHH", 4000, 5000, 8 + len(body), 0) + body
+
+
+def test_nothing_is_lost_while_routes_change(lab):
+    """A /24 comes and goes, many times, over a /16 that stays, by the kernel's table; what is sent into it all arrives, by one next hop or the other."""
+    lab.tap("t2", "--network", "blue", f"addresses={mac(2)} 10.0.0.2")
+    for n in (3, 4):
+        lab.tap(f"t{n}", "--network", "red", f"addresses={mac(n)} 10.0.1.{n}")
+    run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1")
+    for name in ("up0", "up1"):
+        run("ip", "link", "set", name, "up")
+    run("ip", "addr", "add", "10.0.1.99/24", "dev", "up0")
+    run("ip", "route", "add", "198.51.0.0/16", "via", "10.0.1.3", "table", "100")
+    lab.weirctl("set", "Router", lab.r, "other_config:netlink-table=100")
+    wait_route(lab, "198.51.100.7", "via 10.0.1.3 dev r-b")
+    before, stop, sent = {**lab.drops(), "flow.NOBODY": 0}, threading.Event(), [0]
+
+    def send():
+        while not stop.is_set():
+            for _ in range(20):
+                lab.wire["t2"].send(udp(sent[0], "198.51.100.7"))
+                sent[0] += 1
+            time.sleep(0.005)
+
+    def arrived():
+        for n in (3, 4):
+            for data in lab.wire[f"t{n}"].received():
+                if data[12:14] == b"\x08\x00" and data[30:34] == bytes([198, 51, 100, 7]):
+                    assert data[:6] == mac_bytes(mac(n)) and data[22] == 63
+                    seen[n].append(struct.unpack("!I", data[42:46])[0])
+        return len(seen[3]) + len(seen[4])
+
+    seen = {3: [], 4: []}
+    sender = threading.Thread(target=send)
+    sender.start()
+    for _ in range(100):
+        run("ip", "route", "add", "198.51.100.0/24", "via", "10.0.1.4", "table", "100")
+        arrived()
+        run("ip", "route", "del", "198.51.100.0/24", "table", "100")
+        arrived()
+    stop.set()
+    sender.join()
+    wait_for(lambda: arrived() >= sent[0], 20 * SLOW, lambda: f"{sent[0]} packets, not {len(seen[3]) + len(seen[4])}")
+    assert sorted(seen[3] + seen[4]) == list(range(sent[0]))
+    assert seen[3] and seen[4]
+    assert {**lab.drops(), "flow.NOBODY": 0} == before  # but what kernels say of themselves
+    lab.weirctl("remove", "Router", lab.r, "other_config", "netlink-table")
+    run("ip", "link", "del", "up0")
+    lab.delete("t2", "t3", "t4")
