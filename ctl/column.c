@@ -19,6 +19,7 @@ static const struct {
 } written_by_switch[] = {
 	{NULL, "cur_cfg"}, {NULL, "next_cfg"},      {NULL, "status"}, {NULL, "statistics"},
 	{NULL, "error"},   {"Port", "port_number"}, {"Port", "mtu"},  {"Port", "link_state"},
+	{"Host", "endpoint"},
 };
 
 const struct ovsdb_idl_column *column_find(const struct ovsdb_idl_table_class *table, const char *name)
@@ -44,6 +45,23 @@ static const struct ovsdb_datum *read_column(const struct ovsdb_idl_row *row, co
 	return column ? ovsdb_idl_read(row, column) : NULL;
 }
 
+static char *route_name(const struct weirrec_route *r)
+{
+	struct ds s = DS_EMPTY_INITIALIZER;
+
+	ds_put_format(&s, "%s %s", r->router ? r->router->name : "?", r->prefix);
+	if (r->n_table)
+		ds_put_format(&s, " table %" PRId64, r->table[0]);
+	if (r->n_metric)
+		ds_put_format(&s, " metric %" PRId64, r->metric[0]);
+	return ds_steal_cstr(&s);
+}
+
+static char *policy_name(const struct weirrec_route_policy *p)
+{
+	return xasprintf("%s %" PRId64, p->router ? p->router->name : "?", p->n_priority ? p->priority[0] : 32768);
+}
+
 char *row_name(const struct ovsdb_idl_row *row)
 {
 	const struct ovsdb_datum *name = read_column(row, "name");
@@ -55,6 +73,10 @@ char *row_name(const struct ovsdb_idl_row *row)
 		if (fdb)
 			return xasprintf("%s %s", fdb->network ? fdb->network->name : "?", fdb->mac);
 	}
+	if (row->table->class_ == &weirrec_table_classes[WEIRREC_TABLE_ROUTE])
+		return route_name(weirrec_route_get_for_uuid(row->table->idl, &row->uuid));
+	if (row->table->class_ == &weirrec_table_classes[WEIRREC_TABLE_ROUTE_POLICY])
+		return policy_name(weirrec_route_policy_get_for_uuid(row->table->idl, &row->uuid));
 	return xasprintf(UUID_FMT, UUID_ARGS(&row->uuid));
 }
 
@@ -268,7 +290,7 @@ static int parse_atom(struct context *ctx, const char *what, const struct ovsdb_
 		if (!row) {
 			char *kind = xstrdup(type->uuid.refTableName);
 			for (char *s = kind; *s; s++)
-				*s = (char)tolower((unsigned char)*s);
+				*s = *s == '_' ? ' ' : (char)tolower((unsigned char)*s);
 			// "port vm1: network" without the column, which the sentence names anyway.
 			const char *colon = strrchr(what, ':');
 			fail(ctx, "%.*s: there is no %s %s", colon ? (int)(colon - what) : 0, what, kind, text);
@@ -505,7 +527,7 @@ int column_set(struct context *ctx, const struct ovsdb_idl_row *row, const char 
 		const struct ovsdb_idl_column *column = column_find(table, name);
 		if (column_text[n])
 			status = set_key(ctx, row, column, what, column_text + n + 1, value);
-		else if (!strcmp(name, "addresses") && op != COLUMN_REMOVE && check_addresses(ctx, what, value))
+		else if (!strcmp(name, "addresses") && !strcmp(table->name, "Port") && op != COLUMN_REMOVE && check_addresses(ctx, what, value))
 			status = -1;
 		else
 			status = set_whole(ctx, row, column, what, op, value);

@@ -42,6 +42,11 @@ static const struct option_desc network_options[] = {
 	{"ageing", "SECONDS", "time until an idle learned address goes; 0: never", "ageing"},
 	{"mac-limit", "N", "learned addresses at most", "mac_limit"},
 	{"unknown-unicast", "flood|drop", "what happens to packets for unknown addresses", "unknown_unicast"},
+	{"tunnel", "KIND", "how a network with a VNI travels to other switches: vxlan (the default), geneve or gre", "tunnel"},
+	{"flood-to", "IP,...", "end points that get what is flooded, beside those of the database's switches", "flood_to"},
+	{"arp-proxy", NULL, "answer ARP and neighbour solicitations for known stations", "arp_proxy", "true"},
+	{"snooping", NULL, "send multicast to who asked for it only (IGMP, MLD)", "multicast:snooping", "true"},
+	{"querier", NULL, "ask for members of multicast groups", "multicast:querier", "true"},
 	{"no-learning", NULL, "don't learn source addresses", "learning", "false"},
 	{0},
 };
@@ -62,6 +67,42 @@ static const struct option_desc port_options[] = {
 	{"disabled", NULL, "no packets at all", "enabled", "false"},
 	{"mtu", "BYTES", "MTU, if it isn't the network's", "mtu_request"},
 	{"mac-limit", "N", "learned addresses at most", "mac_limit"},
+	{0},
+};
+static const struct option_desc fdb_options[] = {
+	{"tunnel", "IP", "the end point of the tunnel that it is behind, in place of a port"},
+	{0},
+};
+static const struct option_desc host_options[] = {
+	{"tunnel-ips", "IP,...", "this switch's end points of tunnels, one IPv4 and one IPv6 address at most", "tunnel_ips"},
+	{0},
+};
+static const struct option_desc router_options[] = {
+	{"disabled", NULL, "it forwards nothing and answers nobody", "enabled", "false"},
+	{0},
+};
+static const struct option_desc router_port_options[] = {
+	{"router", "ROUTER", "the router", "router"},
+	{"network", "NETWORK", "the network that it is in", "network"},
+	{"mac", "MAC", "its Ethernet address; by default one is made for it", "mac"},
+	{"ra", NULL, "send IPv6 router advertisements", "ra:send", "true"},
+	{"rdnss", "\"IP...\"", "name servers that they tell of", "ra:rdnss"},
+	{"disabled", NULL, "it forwards nothing and answers nobody", "enabled", "false"},
+	{0},
+};
+static const struct option_desc route_key_options[] = {
+	{"table", "N", "the routing table; by default the main table"},
+	{"metric", "N", "of routes with the same prefix the lowest one counts; 0 by default"},
+	{0},
+};
+static const struct option_desc policy_options[] = {
+	{"priority", "N", "order of the router's policies, from low to high; 32768 by default"},
+	{"src", "PREFIX", "source addresses", "src"},
+	{"dst", "PREFIX", "destinations", "dst"},
+	{"in-port", "ROUTER-PORT", "the router port that packets come in by", "in_port"},
+	{"dscp", "N", "DSCP of the packets, 0 to 63", "dscp"},
+	{"table", "N", "the routing table that they are routed by", "table"},
+	{"action", "ACTION", "lookup (the default), blackhole, unreachable or prohibit", "action"},
 	{0},
 };
 static const struct option_desc flow_options[] = {
@@ -190,11 +231,11 @@ const struct command commands[] = {
 
 	{"fdb",
 	 "add",
-	 "NETWORK MAC PORT",
-	 3,
+	 "NETWORK MAC [PORT]",
+	 2,
 	 3,
 	 DATABASE,
-	 {add_options},
+	 {add_options, fdb_options},
 	 fdb_add_run,
 	 .writes = true,
 	 .help = "add a static address"},
@@ -327,6 +368,38 @@ const struct command commands[] = {
 	 CONTROL, .control = "capture/start", .help = "write packets as pcapng to a file or a pipe, until Ctrl-C"},
 	{"capture", "list", "", 0, 0, CONTROL, .bundle = true, .help = "list the captures that run, and what they have lost"},
 
+	{"router", "add", "NAME " SETTINGS, 1, ANY_NUMBER, DATABASE, {add_options, router_options}, router_add_run, .writes = true, .help = "add a router"},
+	{"router", "del", "NAME", 1, 1, DATABASE, {if_exists}, router_del_run, .writes = true, .help = "delete a router that has no ports, with its routes"},
+	{"router", "list", "", 0, 0, DATABASE, {list_options}, router_list_run, .help = "list the routers"},
+	{"router", "set", "NAME " SETTINGS, 1, ANY_NUMBER, DATABASE, {router_options}, router_set_run, .writes = true, .help = "change a router"},
+	{"router", "show", "NAME", 1, 1, DATABASE, {NULL}, router_show_run, .help = "show all columns of a router"},
+	{"router-port", "add", "NAME [ADDRESS/LEN]... " SETTINGS, 1, ANY_NUMBER, DATABASE, {add_options, router_port_options}, router_port_add_run, .writes = true,
+	 .help = "add a port of a router: its addresses in a network; with --host it is that switch's alone"},
+	{"router-port", "del", "NAME", 1, 1, DATABASE, {if_exists}, router_port_del_run, .writes = true, .help = "delete a port of a router"},
+	{"router-port", "list", "", 0, 0, DATABASE, {list_options}, router_port_list_run, .help = "list the ports of routers"},
+	{"router-port", "set", "NAME [ADDRESS/LEN]... " SETTINGS, 1, ANY_NUMBER, DATABASE, {router_port_options}, router_port_set_run, .writes = true,
+	 .help = "change a port of a router; addresses that are given take the place of those it has"},
+	{"router-port", "show", "NAME", 1, 1, DATABASE, {NULL}, router_port_show_run, .help = "show all columns of a port of a router"},
+	{"route", "add", "ROUTER PREFIX {[via GATEWAY] [dev ROUTER-PORT] [weight N]}... | blackhole | unreachable | prohibit", 3, ANY_NUMBER, DATABASE,
+	 {add_options, route_key_options}, route_add_run, .writes = true, .help = "add a route; several next hops share the connections"},
+	{"route", "del", "ROUTER PREFIX|all", 2, 2, DATABASE, {if_exists, route_key_options}, route_del_run, .writes = true,
+	 .help = "delete routes of the database; without --metric those of every metric"},
+	{"route", "list", "[ROUTER]", 0, 1, DATABASE, {list_options}, route_list_run, .help = "list the routes of the database; route show lists all that the switch has"},
+	{"route-policy", "add", "ROUTER", 1, 1, DATABASE, {policy_options}, policy_add_run, .writes = true,
+	 .help = "choose the routing table by source, destination, router port or DSCP"},
+	{"route-policy", "del", "ROUTER PRIORITY|all", 2, 2, DATABASE, {if_exists}, policy_del_run, .writes = true, .help = "delete policies of a router"},
+	{"route-policy", "list", "[ROUTER]", 0, 1, DATABASE, {list_options}, policy_list_run, .help = "list the policies of routers, in their order"},
+
+	{"host",
+	 "set",
+	 "NAME " SETTINGS,
+	 1,
+	 ANY_NUMBER,
+	 DATABASE,
+	 {host_options},
+	 host_set_run,
+	 .writes = true,
+	 .help = "change settings of a switch's own row"},
 	{"host",
 	 "list",
 	 "",

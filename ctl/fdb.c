@@ -45,9 +45,17 @@ int fdb_add_run(struct context *ctx)
 	const struct weirrec_port *port;
 	char mac[MAC_STRLEN + 1];
 
-	if (read_key(ctx, &network, mac) || port_find(ctx, arg[2], &port))
+	const char *tunnel = given_option(ctx->given, "tunnel");
+
+	if (read_key(ctx, &network, mac))
 		return -1;
-	if (!port)
+	if ((ctx->given->n_args == 3) == (tunnel != NULL))
+		return fail(ctx, "%s: where is it? Say a port, or --tunnel IP", mac);
+	if (tunnel)
+		port = NULL;
+	else if (port_find(ctx, arg[2], &port))
+		return -1;
+	else if (!port)
 		return fail(ctx, "there is no port %s", arg[2]);
 	const struct weirrec_fdb *fdb = find(ctx->idl, network, mac);
 	if (fdb && !given_option(ctx->given, "may-exist"))
@@ -59,7 +67,8 @@ int fdb_add_run(struct context *ctx)
 	}
 	if (fdb->port != port)
 		weirrec_fdb_set_port(fdb, port);
-	concern(port->host);
+	weirrec_fdb_set_tunnel_ip(fdb, tunnel);
+	concern(port ? port->host : NULL);
 	touch(&fdb->header_);
 	return 0;
 }

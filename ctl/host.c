@@ -20,7 +20,7 @@ static int find_or_fail(struct context *ctx, const char *name, const struct weir
 
 int host_list_run(struct context *ctx)
 {
-	return rows_list(ctx, HOST, "name,cur_cfg,problem", NULL);
+	return rows_list(ctx, HOST, "name,cur_cfg,tunnel_ips,problem", NULL);
 }
 
 int host_show_run(struct context *ctx)
@@ -30,6 +30,22 @@ int host_show_run(struct context *ctx)
 	if (find_or_fail(ctx, ctx->given->args[0], &host))
 		return -1;
 	return row_show(ctx, &host->header_);
+}
+
+int host_set_run(struct context *ctx)
+{
+	const char *name = ctx->given->args[0];
+	const struct weirrec_host *host;
+
+	if (find_or_fail(ctx, name, &host))
+		return -1;
+	if (!ctx->given->n_options && ctx->given->n_args < 2)
+		return fail(ctx, "host %s: what should be set? COLUMN=VALUE, or --tunnel-ips", name);
+	if (column_set_given(ctx, &host->header_, 1))
+		return -1;
+	concern(name);
+	touch(&host->header_);
+	return 0;
 }
 
 int host_del_run(struct context *ctx)
@@ -42,6 +58,10 @@ int host_del_run(struct context *ctx)
 		if (!strcmp(port->host, name))
 			return fail(ctx, "host %s still has port %s; delete it first (port del %s --host %s)", name, port->name,
 				    port->name, name);
+	const struct weirrec_router_port *router_port;
+	WEIRREC_ROUTER_PORT_FOR_EACH (router_port, ctx->idl)
+		if (!strcmp(router_port->host, name))
+			return fail(ctx, "host %s still has router port %s; delete it first (router-port del %s)", name, router_port->name, router_port->name);
 	if (find_or_fail(ctx, name, &host)) {
 		if (!given_option(ctx->given, "if-exists"))
 			return -1;

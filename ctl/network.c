@@ -93,6 +93,11 @@ static int check_unused(struct context *ctx, const struct weirrec_network *netwo
 	if (on_trunk)
 		return fail(ctx, "network %s is still on the trunk of port %s (port set %s trunks-=%s)", network->name,
 			    on_trunk->name, on_trunk->name, network->name);
+	const struct weirrec_router_port *router_port;
+	WEIRREC_ROUTER_PORT_FOR_EACH (router_port, ctx->idl)
+		if (router_port->network == network)
+			return fail(ctx, "network %s still has router port %s; delete it first (router-port del %s)", network->name, router_port->name,
+				    router_port->name);
 	const struct weirrec_flow_export *export;
 	WEIRREC_FLOW_EXPORT_FOR_EACH (export, ctx->idl)
 		for (size_t i = 0; i < export->n_networks; i++)

@@ -24,6 +24,23 @@ int mirror_add_run(struct context *);
 int mirror_set_run(struct context *);
 int mirror_del_run(struct context *);
 int mirror_list_run(struct context *);
+int router_add_run(struct context *);
+int router_set_run(struct context *);
+int router_del_run(struct context *);
+int router_list_run(struct context *);
+int router_show_run(struct context *);
+int router_port_add_run(struct context *);
+int router_port_set_run(struct context *);
+int router_port_del_run(struct context *);
+int router_port_list_run(struct context *);
+int router_port_show_run(struct context *);
+int route_add_run(struct context *);
+int route_del_run(struct context *);
+int route_list_run(struct context *);
+int policy_add_run(struct context *);
+int policy_del_run(struct context *);
+int policy_list_run(struct context *);
+int host_set_run(struct context *);
 int host_list_run(struct context *);
 int host_show_run(struct context *);
 int host_del_run(struct context *);
@@ -34,6 +51,8 @@ int config_list_run(struct context *);
 
 // NULL if there is none.
 const struct weirrec_network *network_find(const struct ovsdb_idl *, const char *name);
+const struct weirrec_router *router_find(const struct ovsdb_idl *, const char *name);
+const struct weirrec_router_port *router_port_find(const struct ovsdb_idl *, const char *name);
 // *port is NULL if there is none. -1 after fail() if there are several.
 int port_find(struct context *, const char *name, const struct weirrec_port **port);
 int name_check(struct context *, const char *noun, const char *name);

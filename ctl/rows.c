@@ -31,6 +31,10 @@ static const struct {
 	{"Flow", "priority", NULL, 32768},       {"Flow", "enabled", "yes"},
 	{"Flow_Export", "sampling", NULL, 1},    {"Flow_Export", "active_timeout", NULL, 60},
 	{"Flow_Export", "domain", NULL, 1},      {"Flow_Export", "enabled", "yes"},
+	{"Router", "enabled", "yes"},            {"Router_Port", "enabled", "yes"},
+	{"Route", "type", "unicast"},            {"Route", "metric", NULL, 0},
+	{"Route_Policy", "priority", NULL, 32768}, {"Route_Policy", "action", "lookup"},
+	{"Network", "tunnel", "vxlan"},
 };
 
 static void list_cell(struct listing *l, const struct ovsdb_idl_row *row, const struct ovsdb_idl_column *column)

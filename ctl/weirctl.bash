@@ -53,6 +53,9 @@ _weirctl() {
 
 	case $prev in
 	--network | --trunks) list=($(_weirctl_names network)) ;;
+	--router) list=($(_weirctl_names router)) ;;
+	--in-port) list=($(_weirctl_names router_port)) ;;
+	--action) list=(lookup blackhole unreachable prohibit) ;;
 	--src | --dst | --to) list=($(_weirctl_names port)) ;;
 	--port) list=($(_weirctl_names port)) ;;
 	--host) list=($(_weirctl_names host)) ;;
@@ -60,6 +63,9 @@ _weirctl() {
 	--sort) list=(packets bytes drops cycles latency name) ;;
 	-f | --format) list=(table json) ;;
 	--type) list=(vhost-user tap kernel dpdk) ;;
+	--tunnel)
+		[[ $noun == network ]] && list=(vxlan geneve gre)
+		;;
 	--mode) list=(client server) ;;
 	--vlan-mode) list=(access trunk native-tagged native-untagged dot1q-tunnel) ;;
 	--unknown-unicast) list=(flood drop) ;;
@@ -93,14 +99,20 @@ _weirctl() {
 		case $noun/$verb/${#said[@]} in
 		port/del/2 | port/set/2 | port/show/2 | port/latency/2 | port/cost/2) list=($(_weirctl_names port)) ;;
 		network/del/2 | network/set/2 | network/show/2 | fdb/*/2 | group/*/2) list=($(_weirctl_names network)) ;;
+		router/del/2 | router/set/2 | router/show/2 | route/*/2 | route-policy/*/2) list=($(_weirctl_names router)) ;;
+		router-port/del/2 | router-port/set/2 | router-port/show/2) list=($(_weirctl_names router_port)) ;;
+		route/add/[4-9]*) [[ ${said[-1]} == dev ]] && list=($(_weirctl_names router_port)) || list=(via dev weight blackhole unreachable prohibit) ;;
 		worker/history/2) list=(clear) ;;
 		mirror/del/2 | mirror/set/2) list=($(_weirctl_names mirror)) ;;
-		host/del/2 | host/show/2) list=($(_weirctl_names host)) ;;
+		host/del/2 | host/set/2 | host/show/2) list=($(_weirctl_names host)) ;;
 		fdb/add/4) list=($(_weirctl_names port)) ;;
 		log/set/2) list=(all $("$program" --timeout 1 log list 2>/dev/null | awk 'NR > 1 { print $1 }')) ;;
 		log/set/3) list=(off error warning info debug) ;;
 		port/set/* | port/add/[3-9]*) list=($("$program" --columns | awk '$1 == "Port" { print $2 "=" }')) ;;
 		network/set/* | network/add/[3-9]*) list=($("$program" --columns | awk '$1 == "Network" { print $2 "=" }')) ;;
+		router/set/* | router/add/[3-9]*) list=($("$program" --columns | awk '$1 == "Router" { print $2 "=" }')) ;;
+		router-port/set/* | router-port/add/[3-9]*) list=($("$program" --columns | awk '$1 == "Router_Port" { print $2 "=" }')) ;;
+		host/set/*) list=($("$program" --columns | awk '$1 == "Host" { print $2 "=" }')) ;;
 		list//1 | find//1 | get//1 | set//1 | add//1 | remove//1 | clear//1 | create//1 | destroy//1 | wait-until//1)
 			list=($("$program" --columns | cut -f1 | sort -u))
 			;;

@@ -369,7 +369,7 @@ def test_refusals(up):
         ("port", "add", "p", "--network", "blue", "cvlans=1,2"): "port p: cvlans goes with --vlan-mode dot1q-tunnel",
         ("port", "add", "p", "--network", "blue", "--vlan-mode", "qinq"):
             "port p: vlan_mode must be access, dot1q-tunnel, native-tagged, native-untagged or trunk, not 'qinq'",
-        ("port", "add", "p", "--network", "blue", "--type", "tun"): "port p: type must be dpdk, kernel, tap or vhost-user, not 'tun'",
+        ("port", "add", "p", "--network", "blue", "--type", "tun"): "port p: type must be bond, dpdk, kernel, tap or vhost-user, not 'tun'",
         ("port", "add", "p", "--network", "blue", "--address", "10.0.0.1"):
             "port p: addresses: '10.0.0.1' is not an Ethernet address such as 52:54:00:00:00:01",
         ("port", "add", "p", "--network", "blue", "--address", f"{MAC} 10.0.0.256"):
