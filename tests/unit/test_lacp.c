@@ -56,7 +56,7 @@ static void pass(double seconds)
 	for (uint64_t end = now + (uint64_t)(seconds * SECOND); now < end; now += SECOND / 10) {
 		lacp_tick(&a.l, now);
 		lacp_tick(&b.l, now);
-		while (deliver(&a) | deliver(&b))
+		while ((int)deliver(&a) | (int)deliver(&b))
 			;
 	}
 }
