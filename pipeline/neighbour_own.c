@@ -27,6 +27,7 @@
 static struct own_port *ports[MAX_PORTS];
 static struct own_port *in_network[MAX_NETWORKS];
 static struct own_seen *seen[MAX_NETWORKS]; // RCU
+static uint32_t version;
 static uint16_t network_of[MAX_PORTS];      // workers read
 static bool busy;                           // some address has something to do
 
@@ -67,6 +68,30 @@ static bool is_usable(const struct own_address *a)
 	return a->state != OWN_DUPLICATE && !a->again;
 }
 
+void neighbour_duplicates(uint16_t port, struct buf *b)
+{
+	const struct own_port *p = neighbour_own(port);
+	const char *comma = "";
+
+	for (unsigned i = 0; p && i < p->n_addresses; i++) {
+		const struct own_address *a = &p->address[i];
+		char ip[INET6_ADDRSTRLEN];
+
+		if (is_usable(a))
+			continue;
+		inet_ntop(a->prefix.ip.v6 ? AF_INET6 : AF_INET, a->prefix.ip.b, ip, sizeof ip);
+		buf_add(b, "%s%s (", comma, ip);
+		buf_add_mac(b, a->other);
+		buf_add(b, " on port %s)", lport_name(a->other_port));
+		comma = ", ";
+	}
+}
+
+uint32_t neighbour_own_version(void)
+{
+	return version;
+}
+
 // What workers see of a network's router ports.
 static void publish(uint16_t network)
 {
@@ -95,6 +120,7 @@ static void publish(uint16_t network)
 			memcpy(new->address[new->n++].mac, p->mac, 6);
 		}
 	}
+	version++;
 	rcu_publish(seen[network], new);
 	rcu_free_later(old);
 	for (const struct own_port *p = in_network[network]; p; p = p->next_in_network)

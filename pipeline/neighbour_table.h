@@ -15,6 +15,7 @@
 #include "listing.h"
 #include "page.h"
 
+struct buf;
 struct resolve;
 struct rte_mbuf;
 
@@ -77,6 +78,9 @@ bool neighbour_is_news(uint16_t network, const struct config_ip *, const uint8_t
 void neighbour_tick(uint64_t now);
 // Router ports, their addresses, and static neighbours as they are wanted.
 int neighbour_configure(const struct config *);
+// Addresses of the router port that somebody else has: "10.0.0.1 (52:54:00:00:00:01 on port vm1)", with commas. The version goes up when that changes.
+void neighbour_duplicates(uint16_t port, struct buf *);
+uint32_t neighbour_own_version(void);
 // Of one router port, or of all (0), but static ones. Returns how many went.
 unsigned neighbour_flush(uint16_t port);
 int neighbour_init(void);

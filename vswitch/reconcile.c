@@ -9,6 +9,7 @@
 #include "forward.h"
 #include "lldp_port.h"
 #include "metrics.h"
+#include "neighbour_table.h"
 #include "number.h"
 #include "port.h"
 #include "port_watch.h"
@@ -127,8 +128,9 @@ static void write_number(struct db *db, enum db_table table, const struct row_id
 
 static void write_router_port(struct db *db, const struct config_router_port *rp)
 {
-	struct buf addresses = {0};
-	char *key = NULL, number[8], mtu[8], mac[18], ip[INET6_ADDRSTRLEN];
+	static bool said[MAX_PORTS]; // that there is a duplicate: then it is said too that there is none any more
+	struct buf addresses = {0}, duplicate = {0};
+	char *key = NULL, *duplicate_key = NULL, number[8], mtu[8], mac[18], ip[INET6_ADDRSTRLEN];
 	const struct lport *lp = lport_get(rp->id);
 	const uint8_t *m = rp->mac;
 
@@ -141,11 +143,21 @@ static void write_router_port(struct db *db, const struct config_router_port *rp
 	snprintf(mtu, sizeof mtu, "%u", lp ? lp->mtu : 0);
 	snprintf(mac, sizeof mac, "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
 	if (asprintf(&key, "port_number:%s", db_host_name(db)) >= 0 && addresses.text) {
-		struct db_kv kv[] = {{"mac", mac}, {"addresses", addresses.text}, {key, number}, {"mtu", mtu}};
-		db_status(db, DB_ROUTER_PORT, &rp->row, kv, sizeof kv / sizeof kv[0] - !lp);
+		struct db_kv kv[5] = {{"mac", mac}, {"addresses", addresses.text}, {key, number}};
+		size_t n = 3;
+
+		if (lp)
+			kv[n++] = (struct db_kv){"mtu", mtu};
+		neighbour_duplicates(rp->id, &duplicate);
+		said[rp->id] |= duplicate.text != NULL;
+		if (said[rp->id] && asprintf(&duplicate_key, "duplicate:%s", db_host_name(db)) >= 0)
+			kv[n++] = (struct db_kv){duplicate_key, duplicate.text ? duplicate.text : ""};
+		db_status(db, DB_ROUTER_PORT, &rp->row, kv, n);
 	}
 	free(key);
+	free(duplicate_key);
 	free(addresses.text);
+	free(duplicate.text);
 }
 
 static void write_status(const struct config *c, struct db *db)
@@ -340,6 +352,19 @@ static void report_row(void *db, const char *table, const struct row_id *row, ui
 		db_flow_stats(db, row, packets, bytes);
 }
 
+// What has changed of their addresses since the config came.
+static void report_router_ports(struct db *db)
+{
+	static uint32_t last;
+
+	if (!current || neighbour_own_version() == last)
+		return;
+	last = neighbour_own_version();
+	for (size_t i = 0; i < current->n_router_ports; i++)
+		if (current->router_ports[i].id && !current->router_ports[i].error)
+			write_router_port(db, &current->router_ports[i]);
+}
+
 void reconcile_report(struct db *db, bool stats)
 {
 	struct report_arg arg = {db, stats};
@@ -349,5 +374,6 @@ void reconcile_report(struct db *db, bool stats)
 		export_report(db);
 	}
 	port_each(report_port, &arg);
+	report_router_ports(db);
 	report_host(db, stats);
 }

@@ -187,6 +187,10 @@ def test_address_that_another_has(lab, address):
     wait_for(lambda: known(lab, "neighbour/own").get(ip, {}).get("state") == "duplicate", 10 * SLOW, lambda: f"a duplicate: {known(lab, 'neighbour/own')}")
     row = known(lab, "neighbour/own")[ip]
     assert row["claimed_by"] == mac(2) and row["claimed_on"] == "bob" and row["conflicts"] >= 1
+
+    def status():
+        return [value for key, value in lab.row("Router_Port", "r1-blue")["status"].items() if key.startswith("duplicate:")]
+    wait_for(lambda: status() == [f"{ip} ({mac(2)} on port bob)"], 10 * SLOW, lambda: f"the port's status: {status()}")
     alice.run("ip", "neighbour", "flush", "all")
     alice.ping(ip)
     assert alice.neighbours()[ip]["lladdr"] == mac(2)
@@ -210,6 +214,7 @@ def test_kept_over_a_restart(lab):
     path.write_bytes(b"\n".join([lines[0].encode(), b"\xff\0\t\t", b"blue\talice\tx\ty\tz\t1\t2", b"no\tsuch\t1.1.1.1\t" + mac(9).encode() + b"\tport\t1.1.1.2\t-",
                                  b"blue\talice\t10.1.0.77\t" + b"9" * 5000, *(line.encode() for line in lines[1:])]) + b"\n")
     lab.start_daemon()
+    wait_for(lambda: "10.1.0.11" in known(lab, "neighbour/stations"), 10 * SLOW, "what was kept")
     stations = known(lab, "neighbour/stations")
     assert stations["10.1.0.10"]["port"] == "alice" and stations["10.1.0.11"]["mac"] == mac(2) and "10.1.0.77" not in stations
     lab.kill_daemon()
