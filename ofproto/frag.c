@@ -8,6 +8,8 @@
 
 enum {
 	IP4 = 20,
+	IP6 = 40,
+	FRAGMENT = 44,
 	DF = 0x4000,
 	MF = 0x2000,
 	OFFSET = 0x1fff, // of eight bytes each
@@ -16,6 +18,7 @@ enum {
 // How a packet is cut.
 struct cut {
 	const uint8_t *ip;
+	bool v6;             // `copied` is for all pieces
 	uint16_t l3, header; // header: of the first piece
 	uint16_t payload;    // bytes behind the header
 	uint16_t first, further; // bytes of payload in the first piece, and in others but the last
@@ -57,10 +60,51 @@ static void copy_header(struct cut *c)
 	c->len = (uint8_t)n;
 }
 
+// Pieces of so many bytes behind their headers.
+static unsigned count(struct cut *c, uint16_t mtu)
+{
+	// The last one need not be a multiple of eight.
+	unsigned left = c->payload - c->first, n = 1;
+
+	for (; left > (unsigned)(mtu - c->len); n++)
+		left -= c->further;
+	return n + 1;
+}
+
+static unsigned look6(const struct rte_mbuf *m, const struct pkt *p, uint16_t mtu, struct cut *c)
+{
+	if (!p->l3_ofs || p->l4_ofs != p->l3_ofs + IP6 || p->l4_ofs + 8u > m->data_len || p->l3_len <= IP6 + 8 || m->pkt_len < (uint32_t)p->l3_ofs + p->l3_len)
+		return 0;
+	if (p->l3_len <= mtu)
+		return 1;
+	if (mtu < IP6 + 16)
+		return 0;
+	c->v6 = true;
+	c->l3 = p->l3_ofs;
+	c->ip = rte_pktmbuf_mtod_offset(m, const uint8_t *, c->l3);
+	c->header = IP6;
+	c->len = IP6 + 8;
+	c->payload = (uint16_t)(p->l3_len - IP6);
+	c->first = c->further = (uint16_t)((mtu - c->len) & ~7);
+	memcpy(c->copied, c->ip, IP6);
+	memset(c->copied + IP6, 0, 8);
+	c->copied[6] = FRAGMENT;
+	c->copied[IP6] = c->ip[6];
+	// Identification: of an echo that is what tells it from others, with its checksum.
+	const uint8_t *l4 = c->ip + IP6;
+	memcpy(c->copied + IP6 + 4, l4 + 4, 4);
+	c->copied[IP6 + 4] ^= l4[2];
+	c->copied[IP6 + 5] ^= l4[3];
+	return count(c, mtu);
+}
+
 static unsigned look(const struct rte_mbuf *m, uint16_t mtu, struct cut *c)
 {
 	const struct pkt *p = pkt_of((struct rte_mbuf *)(uintptr_t)m);
 
+	c->v6 = false;
+	if (p->ethertype == 0x86dd)
+		return look6(m, p, mtu, c);
 	if (p->ethertype != 0x0800 || !p->l3_ofs || p->l3_ofs + (unsigned)IP4 > m->data_len)
 		return 0;
 	c->ip = rte_pktmbuf_mtod_offset(m, const uint8_t *, p->l3_ofs);
@@ -75,11 +119,7 @@ static unsigned look(const struct rte_mbuf *m, uint16_t mtu, struct cut *c)
 	copy_header(c);
 	c->first = (uint16_t)((mtu - c->header) & ~7);
 	c->further = (uint16_t)((mtu - c->len) & ~7);
-	// The last piece need not be a multiple of eight.
-	unsigned left = c->payload - c->first, n = 1;
-	for (; left > (unsigned)(mtu - c->len); n++)
-		left -= c->further;
-	n++;
+	unsigned n = count(c, mtu);
 	// An offset beyond 65,535 bytes can't be said; the packet is itself a fragment that lies.
 	return (get16(c->ip + 6) & OFFSET) * 8u + c->payload > 0xffff ? 0 : n;
 }
@@ -99,20 +139,25 @@ struct rte_mbuf *frag_piece(const struct rte_mbuf *m, unsigned i, uint16_t mtu, 
 
 	if (!s)
 		return NULL;
-	uint32_t from = i ? c.first + (i - 1) * c.further : 0, header = i ? c.len : c.header;
+	uint32_t from = i ? c.first + (i - 1) * c.further : 0, header = i || c.v6 ? c.len : c.header;
 	uint32_t len = i + 1 == n ? c.payload - from : i ? c.further : c.first;
 	uint8_t *d = (uint8_t *)rte_pktmbuf_append(s, (uint16_t)(c.l3 + header)), *ip = d + c.l3;
 	memcpy(d, rte_pktmbuf_mtod(m, const uint8_t *), c.l3);
-	memcpy(ip, i ? c.copied : c.ip, header);
+	memcpy(ip, i || c.v6 ? c.copied : c.ip, header);
 	if (!offload_append(s, m, c.l3 + c.header + from, len, pool)) {
 		rte_pktmbuf_free(s);
 		return NULL;
 	}
-	put16(ip + 2, header + len);
-	put16(ip + 6, (get16(c.ip + 6) & MF) | (i + 1 < n ? MF : 0) | ((get16(c.ip + 6) & OFFSET) + from / 8));
-	memset(ip + 10, 0, 2);
-	uint16_t sum = (uint16_t)~rte_raw_cksum(ip, header);
-	memcpy(ip + 10, &sum, 2);
+	if (c.v6) {
+		put16(ip + 4, header - IP6 + len);
+		put16(ip + IP6 + 2, from | (i + 1 < n));
+	} else {
+		put16(ip + 2, header + len);
+		put16(ip + 6, (get16(c.ip + 6) & MF) | (i + 1 < n ? MF : 0) | ((get16(c.ip + 6) & OFFSET) + from / 8));
+		memset(ip + 10, 0, 2);
+		uint16_t sum = (uint16_t)~rte_raw_cksum(ip, header);
+		memcpy(ip + 10, &sum, 2);
+	}
 	pkt_copy_metadata(s, m);
 	s->ol_flags = 0;
 	s->tx_offload = 0;
@@ -122,6 +167,8 @@ struct rte_mbuf *frag_piece(const struct rte_mbuf *m, unsigned i, uint16_t mtu, 
 	p->class = p->class == CLASS_FRAG_LATER || i ? CLASS_FRAG_LATER : CLASS_FRAG_FIRST;
 	if (i)
 		p->l4_ofs = p->l4_len = 0;
+	else if (c.v6)
+		p->l4_ofs = (uint16_t)(p->l4_ofs + 8);
 	trace_ref(p->trace);
 	return s;
 }

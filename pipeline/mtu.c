@@ -156,10 +156,11 @@ static enum fate too_large(struct worker *w, struct pkt **at, const struct lport
 	struct pkt *p = *at;
 	struct rte_mbuf *m = pkt_mbuf(p);
 
-	if (p->l3_ofs && (routed || out->kind == PORT_TUNNEL)) {
+	bool answer_of_ours = pkt_adj(p) >= ADJACENCY_ACTIONS; // an answer: large, as what was asked came in fragments
+	if (p->l3_ofs && (routed || answer_of_ours || out->kind == PORT_TUNNEL)) {
 		if (cut_smaller(m, p, limit))
 			return CUT_SMALLER;
-		if (fragment(m, p, limit))
+		if ((answer_of_ours || p->ethertype == 0x0800) && fragment(m, p, limit))
 			return FRAGMENTED;
 	}
 	// A routed one was to be answered before its headers changed: mtu_answer().

@@ -10,6 +10,7 @@
 #include "neighbour_table.h"
 #include "parse.h"
 #include "punt.h"
+#include "reassembly.h"
 #include "respond.h"
 #include "route_table.h"
 #include "router_table.h"
@@ -33,7 +34,9 @@
 	X(router, PROHIBITED, "the route prohibits it")                                                                 \
 	X(router, NO_NEIGHBOUR, "the next hop doesn't answer")                                                          \
 	X(router, LOOP, "it would go through too many routers of this switch")                                          \
-	X(router, NOT_SERVED, "it is for the router itself, which serves nothing of the kind")
+	X(router, NOT_SERVED, "it is for the router itself, which serves nothing of the kind")                               \
+	X(router, FRAGMENT, "fragments for the router itself overlap, break rules, or are too many")                    \
+	X(router, FRAGMENT_TIMEOUT, "it is a fragment for the router itself, and others did not come in time")
 
 STAGE_REASONS(router, ROUTER_REASONS);
 
@@ -50,6 +53,7 @@ static_assert(ROUTERS_MAX - 1 <= FLOW_HOPS >> FLOW_HOPS_SHIFT, "a flow has room 
 	X(NO_NEIGHBOUR, RESPOND_HOST_UNREACHABLE, NO_NEIGHBOUR, "the next hop doesn't answer: host unreachable")        \
 	X(NO_PORT, RESPOND_PORT_UNREACHABLE, NOT_SERVED, "for the router itself: port unreachable")                     \
 	X(NO_PROTO, RESPOND_PROTO_UNREACHABLE, NOT_SERVED, "for the router itself: protocol unreachable")               \
+	X(LATE, RESPOND_REASSEMBLY, FRAGMENT_TIMEOUT, "fragments are missing: time exceeded")                            \
 	X(SCOPE, RESPOND_BEYOND_SCOPE, LINK_LOCAL, "link-local: beyond its scope")
 
 enum action {
@@ -67,9 +71,10 @@ static const struct {
 #undef X
 };
 
-#define TO_HOLD 1 // kind of punt: waits for a neighbour
+#define TO_HOLD 1       // kinds of punt: waits for a neighbour
+#define TO_REASSEMBLE 2 // ... for other fragments
 
-enum ends { SENT_ON, ACTS, HELD, DROPPED };
+enum ends { SENT_ON, ACTS, HELD, COLLECTED, DROPPED };
 
 struct record {
 	uint8_t ends; // enum ends
@@ -225,6 +230,13 @@ static uint16_t local(struct resolve *r, struct record *rec, const struct way *w
 	uint8_t proto = *resolve_field(r, NW_PROTO, proto), type = (uint8_t)ntohs(r->key->sport);
 	bool transport = proto == IPPROTO_UDP || proto == IPPROTO_TCP || proto == IPPROTO_SCTP;
 
+	if (r->key->class == CLASS_FRAG_FIRST || r->key->class == CLASS_FRAG_LATER) {
+		if (!w->in->reassembles)
+			return refuse(r, rec, STAGE_REASON(router, FRAGMENT), w->in->row);
+		rec->ends = COLLECTED;
+		resolve_punt(r, TO_REASSEMBLE, 0);
+		return 0;
+	}
 	if (proto == (w->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP)) {
 		r->flow->flags |= FLOW_UNCACHED; // the type is none of the profile's fields
 		if (type == (w->v6 ? 128 : 8))
@@ -484,11 +496,46 @@ static void router_refresh(struct worker *w, const struct flow *f)
 
 // ---- main thread
 
-// A packet waits for its neighbour. Which one that is may have changed on the way: it is looked up again.
+static uint64_t clock_now;
+
+// A worker has the first fragment of a packet whose others are missing.
+static void tell_late(struct worker *w, struct rte_mbuf *m, uint16_t arg)
+{
+	struct rte_mbuf *own = pkt_own_headers(m, (uint16_t)(pkt_of(m)->l3_ofs + 128), w->pool);
+	struct pkt *p = pkt_of(own ? own : m);
+
+	if (own)
+		respond(w, p, ACT_LATE);
+	if (!own || p->drop) {
+		worker_drop_for(w, pkt_mbuf(p), STAGE_REASON(router, FRAGMENT_TIMEOUT), 0);
+		return;
+	}
+	forward_return(p);
+	worker_tx(w, &own, 1);
+}
+
+static void fragment_ended(struct rte_mbuf *m, enum reassembly_end how, bool first)
+{
+	if (how == REASSEMBLY_MERGED)
+		punt_consume(m);
+	else if (how == REASSEMBLY_TIMEOUT && first)
+		punt_run(m, tell_late, 0);
+	else
+		punt_drop(m, how == REASSEMBLY_TIMEOUT ? STAGE_REASON(router, FRAGMENT_TIMEOUT) : STAGE_REASON(router, FRAGMENT), 0);
+}
+
+// A fragment for the router itself; or a packet that waits for its neighbour. Which one that is may have changed on the way: it is looked up again.
 static void router_punted(struct rte_mbuf *m, uint8_t kind, uint16_t arg)
 {
 	struct way w;
 
+	if (kind == TO_REASSEMBLE) {
+		struct rte_mbuf *whole = reassembly_add(m, clock_now, fragment_ended);
+
+		if (whole)
+			punt_resume(whole);
+		return;
+	}
 	if (!look_again(m, &w)) {
 		punt_resume(m);
 		return;
@@ -537,6 +584,8 @@ static void router_format(struct buf *b, const void *record, uint16_t size)
 		buf_add_mac(b, r->mac);
 	} else if (r->ends == HELD) {
 		buf_add(b, ", whose neighbour is being asked for");
+	} else if (r->ends == COLLECTED) {
+		buf_add(b, ": a fragment, which waits for the others");
 	} else if (r->ends == ACTS && r->action < ACT_N) {
 		buf_add(b, ": %s", actions[r->action].text);
 	}
@@ -558,8 +607,15 @@ static int router_reconcile(struct config *want)
 	return rc ? rc : more;
 }
 
+static void router_release(void)
+{
+	reassembly_flush(fragment_ended);
+}
+
 static void router_tick(uint64_t now)
 {
+	clock_now = now;
+	reassembly_tick(now, fragment_ended);
 	route_tick(now);
 }
 
@@ -603,5 +659,5 @@ static void router_fini(void)
 	route_fini();
 }
 
-STAGE(router, .resolve = router_resolve, .run = router_run, .writes = true, .refresh = router_refresh, .format = router_format, .punted = router_punted,
+STAGE(router, .resolve = router_resolve, .run = router_run, .writes = true, .refresh = router_refresh, .format = router_format, .punted = router_punted, .release = router_release,
       .fields = router_fields, .prepare = router_table_prepare, .reconcile = router_reconcile, .tick = router_tick, .init = router_init, .fini = router_fini);

@@ -212,6 +212,7 @@ static struct router_port *make(const struct config *c, const struct config_rout
 	rp->ports = router_wants[router->id] & ROUTER_WANTS_PORTS;
 	rp->policy = router_wants[router->id] & ROUTER_WANTS_POLICY;
 	rp->redirects = config_map_bool(&cp->other_config, "redirects", true);
+	rp->reassembles = config_map_bool(&cp->other_config, "reassembly", true);
 	memcpy(rp->mac, cp->mac, 6);
 	rp->n_addresses = (uint16_t)cp->n_addresses;
 	if (cp->n_addresses)
@@ -221,7 +222,7 @@ static struct router_port *make(const struct config *c, const struct config_rout
 
 static bool same(const struct router_port *a, const struct router_port *b)
 {
-	if (a->router != b->router || a->network != b->network || a->next != b->next || a->row != b->row || a->ports != b->ports || a->policy != b->policy || a->redirects != b->redirects || memcmp(a->mac, b->mac, 6) ||
+	if (a->router != b->router || a->network != b->network || a->next != b->next || a->row != b->row || a->ports != b->ports || a->policy != b->policy || a->redirects != b->redirects || a->reassembles != b->reassembles || memcmp(a->mac, b->mac, 6) ||
 	    a->n_addresses != b->n_addresses)
 		return false;
 	for (unsigned i = 0; i < a->n_addresses; i++)

@@ -16,6 +16,7 @@ struct router_port {
 	uint8_t mac[6];
 	bool ports;       // a route of its router has several next hops: they are chosen by transport ports too
 	bool redirects;   // tells stations of better next hops in their own network
+	bool reassembles; // fragments that are for the router itself
 	bool policy;      // a policy rule of its router looks at more than the destination
 	uint16_t n_addresses;
 	uint32_t row;
