@@ -327,7 +327,7 @@ static void worker_list(struct control_request *r, int argc, const char *argv[],
 
 static void list_queue(unsigned worker, const struct rxq *q, double share, void *arg)
 {
-	const struct port *p = port_get(q->port);
+	const struct port *p = port_get(q->member);
 	struct listing *l = arg;
 
 	listing_row(l);

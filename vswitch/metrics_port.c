@@ -1,5 +1,6 @@
 // metrics_port: the metrics of ports, and their labels. See metrics_table.h for what there is.
 #include "metrics_private.h"
+#include "bond.h"
 #include "clock.h"
 #include "load.h"
 #include "port.h"
@@ -108,6 +109,37 @@ static void write_port_states(struct om *o, const struct port_views *all)
 			om_uint(o, all->view[i].labels, all->view[i].mtu);
 }
 
+static void write_bonds(struct om *o)
+{
+	static const struct {
+		enum metric metric;
+		size_t at; // of an uint64_t in struct bond_count
+	} figures[] = {{METRIC_BOND_ACTIVE, 0},
+		       {METRIC_BOND_RX, offsetof(struct bond_count, rx_packets)},
+		       {METRIC_BOND_RX_BYTES, offsetof(struct bond_count, rx_bytes)},
+		       {METRIC_BOND_TX, offsetof(struct bond_count, tx_packets)},
+		       {METRIC_BOND_TX_BYTES, offsetof(struct bond_count, tx_bytes)}};
+
+	for (size_t f = 0; f < sizeof figures / sizeof figures[0]; f++) {
+		metrics_family(o, figures[f].metric);
+		for (const struct bond *b = bonds; b; b = b->next)
+			for (unsigned i = 0; i < BOND_MEMBERS; i++) {
+				const struct port *p = b->member[i].port ? port_get(b->member[i].port) : NULL;
+				struct om_labels l = {.len = 0};
+				struct bond_count sum;
+				uint64_t v;
+
+				if (!p)
+					continue;
+				om_label(&l, "bond", b->name);
+				om_label(&l, "port", p->name);
+				bond_count_sum(b, i, &sum);
+				memcpy(&v, (const char *)&sum + figures[f].at, sizeof v);
+				om_uint(o, l.text, figures[f].metric == METRIC_BOND_ACTIVE ? b->sending >> i & 1 : v);
+			}
+	}
+}
+
 static void write_drops(struct om *o, const struct port_views *all)
 {
 	metrics_family(o, METRIC_PORT_DROPS);
@@ -201,6 +233,7 @@ void metrics_write_ports(struct om *o)
 		for (size_t i = 0; i < all.n; i++)
 			om_uint(o, all.view[i].labels, all.view[i].counts.c[port_metrics[m]]);
 	}
+	write_bonds(o);
 	write_drops(o, &all);
 	write_lost(o, &all, false);
 	write_lost(o, &all, true);

@@ -57,6 +57,11 @@
 	X(PORT_PROBLEM, "weir_port_problem", GAUGE, "", "port",                                                                \
 	  "1: something keeps packets from passing; weirctl port list says what")                                              \
 	X(PORT_MTU, "weir_port_mtu_bytes", GAUGE, "bytes", "port", "largest packet, layer 3")                                  \
+	X(BOND_ACTIVE, "weir_bond_member_active", GAUGE, "", "bond, port", "1: packets of the bond leave by this member")          \
+	X(BOND_RX, "weir_bond_member_receive_packets", COUNTER, "packets", "bond, port", "packets of the bond that came by this member") \
+	X(BOND_RX_BYTES, "weir_bond_member_receive_bytes", COUNTER, "bytes", "bond, port", "their bytes")                      \
+	X(BOND_TX, "weir_bond_member_transmit_packets", COUNTER, "packets", "bond, port", "packets of the bond given to this member") \
+	X(BOND_TX_BYTES, "weir_bond_member_transmit_bytes", COUNTER, "bytes", "bond, port", "their bytes")                     \
 	X(PORT_DROPS, "weir_port_drops", COUNTER, "", "port, reason",                                                          \
 	  "packets that the port received and the switch dropped, by reason; only reasons that occurred: weir-reasons(7)")     \
 	X(PORT_LOST, "weir_port_lost_packets", COUNTER, "packets", "port, reason",                                             \

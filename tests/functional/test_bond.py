@@ -135,6 +135,10 @@ def test_balance(bond):
     assert spread(bond, frames, ("m0", "m1")) == first
     rows = members(bond)
     assert rows["m0"]["tx_packets"] >= 2 * used.count("m0") and rows["m1"]["tx_bytes"] >= 120 * used.count("m1")
+    text = bond.weirctl("metrics")
+    rows = members(bond)
+    assert f'weir_bond_member_transmit_packets_total{{bond="bond0",port="m0"}} {rows["m0"]["tx_packets"]}' in text
+    assert 'weir_bond_member_active{bond="bond0",port="m1"} 1' in text
     # Both are listened to.
     for i in range(2):
         bond.wire[f"m{i}"].send(frame(5 + i, 1))
