@@ -115,6 +115,32 @@ static void check_pair(struct config_router_port *a, const struct config_router_
 		}
 }
 
+// It is what it was.
+static bool in_force(const struct config *c, const struct config_router_port *cp)
+{
+	const struct router_port *rp = cp->id && cp->id < MAX_PORTS ? router_ports[cp->id] : NULL;
+	const struct config_network *cn = network_of(c, &cp->network);
+
+	if (!rp || !cn || rp->network != cn->id || memcmp(rp->mac, cp->mac, 6) || rp->n_addresses != cp->n_addresses)
+		return false;
+	return !cp->n_addresses || !memcmp(rp->address, cp->addresses, cp->n_addresses * sizeof rp->address[0]);
+}
+
+// Of two that can't both be, the one that works already goes on; else the one that comes first.
+static void check_pairs(struct config *c)
+{
+	bool *old = calloc(c->n_router_ports + 1, sizeof *old);
+
+	for (size_t i = 0; old && i < c->n_router_ports; i++)
+		old[i] = in_force(c, &c->router_ports[i]);
+	for (int fresh = 0; old && fresh < 2; fresh++)
+		for (size_t i = 0; i < c->n_router_ports; i++)
+			for (size_t k = 0; k < c->n_router_ports && old[i] == !fresh; k++)
+				if (k != i && (old[k] == old[i] ? k < i : old[k]) && !c->router_ports[k].error)
+					check_pair(&c->router_ports[i], &c->router_ports[k]);
+	free(old);
+}
+
 static int by_row(const void *a, const void *b)
 {
 	return memcmp(&(*(const struct config_port *const *)a)->row, &(*(const struct config_port *const *)b)->row, sizeof(struct row_id));
@@ -181,9 +207,11 @@ int router_table_prepare(struct config *c)
 		rp->id = found && !(*found)->error ? (*found)->id : 0;
 		if (found && (*found)->error)
 			sentence_set(&rp->error, "%s", (*found)->error);
-		for (size_t k = 0; k < i; k++)
-			if (!c->router_ports[k].error)
-				check_pair(rp, &c->router_ports[k]);
+	}
+	check_pairs(c);
+	for (size_t i = 0; i < c->n_router_ports; i++) {
+		const struct config_router_port *rp = &c->router_ports[i];
+
 		if (!usable(c, rp))
 			continue;
 		wants[network_of(c, &rp->network)->id] |= router_wants[router_of(c, &rp->router)->id];

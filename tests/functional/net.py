@@ -226,8 +226,10 @@ class Lab(Switch):
         """Removes all ports and networks but these."""
         for name in [n for n in self.wire if n not in ports]:
             self.wire.pop(name).close()
-        rows = {table: self.weirctl("list", table, json=True) for table in ("Port", "FDB", "Network")}
+        rows = {table: self.weirctl("list", table, json=True) for table in ("Port", "FDB", "Network", "Router")}
         gone = [("Port", row["_uuid"]) for row in rows["Port"] if row["name"] not in ports]
+        for table in ("Route", "Route_Policy", "Router_Port", "Router") if rows["Router"] else ():
+            gone += [(table, row["_uuid"]) for row in self.weirctl("list", table, json=True)]
         keep = {row["_uuid"] for row in rows["Network"] if row["name"] in networks}
         gone += [("FDB", row["_uuid"]) for row in rows["FDB"] if row["network"] not in keep]
         gone += [("Network", row["_uuid"]) for row in rows["Network"] if row["_uuid"] not in keep]
