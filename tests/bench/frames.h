@@ -135,7 +135,7 @@ static inline uint32_t frame_station_ip(unsigned side, uint32_t index)
 // Of the switch itself on that link: its router's, or its end point of tunnels.
 static inline uint32_t frame_switch_ip(unsigned side)
 {
-	return frame_station_ip(side, 0) | 0xffffe;
+	return frame_station_ip(side, 0xffffd);
 }
 
 static inline void frame_switch_mac(uint8_t mac[6], unsigned side)

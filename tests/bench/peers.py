@@ -79,6 +79,25 @@ class Weir(Peer):
             self.tracer = subprocess.Popen(["taskset", "-c", str(self.other), str(s.build / "ctl/weirctl"), "--ctl", s.ctl, "trace",
                                             "--sample", f"1/{self.trace}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
+    def plan(self, plan, routes):
+        if self.kind == "l2":
+            return
+        s = self.switch
+        s.weirctl("router", "add", "r")
+        for side, network in enumerate(("bench", "other")):
+            here = plan["switch"][side]
+            if self.kind == "route" or side:  # with tunnels it is the uplink's network that has an address
+                s.weirctl("router-port", "add", f"r{side}", "router=r", f"network={network}", f"mac={here['mac']}",
+                          f"addresses={here['ip']}/{here['len']}")
+        if self.kind == "vxlan":
+            (host,) = s.weirctl("list", "Host", json=True)
+            s.weirctl("set", "Host", host["_uuid"], f"tunnel_ips={plan['switch'][1]['ip']}")
+            s.weirctl("network", "set", "bench", f"vni={plan['vni']}", f"flood_to={plan['vtep']['ip']}")
+        else:
+            lines = (line.split() for line in open(routes))
+            Path(self.log("weir-routes")).write_text("".join(f"{prefix} via {gateway}\n" for prefix, gateway, _ in lines))
+            s.weirctl("route", "load", self.log("weir-routes"), "--router", "r", limit=120)
+
     def facts(self):
         rows = json.loads(self.switch.unixctl("port/stats", "--json"))
         return {key: sum(row[key] for row in rows) for key, value in rows[0].items() if isinstance(value, int)}
