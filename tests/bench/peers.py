@@ -87,11 +87,10 @@ class Weir(Peer):
         for side, network in enumerate(("bench", "other")):
             here = plan["switch"][side]
             if self.kind == "route" or side:  # with tunnels it is the uplink's network that has an address
-                s.weirctl("router-port", "add", f"r{side}", "router=r", f"network={network}", f"mac={here['mac']}",
-                          f"addresses={here['ip']}/{here['len']}")
+                s.weirctl("router-port", "add", f"r{side}", "--router", "r", "--network", network, "--mac", here["mac"], f"{here['ip']}/{here['len']}")
         if self.kind == "vxlan":
-            (host,) = s.weirctl("list", "Host", json=True)
-            s.weirctl("set", "Host", host["_uuid"], f"tunnel_ips={plan['switch'][1]['ip']}")
+            (host,) = s.weirctl("host", "list", json=True)
+            s.weirctl("host", "set", host["name"], "--tunnel-ips", plan["switch"][1]["ip"])
             s.weirctl("network", "set", "bench", f"vni={plan['vni']}", f"flood_to={plan['vtep']['ip']}")
         else:
             lines = (line.split() for line in open(routes))
