@@ -36,7 +36,6 @@ static void start(bool is_v6)
 	to->remote.v6 = v6;
 	memcpy(to->remote.b, v6 ? analyser6 : analyser4, 16);
 	lab_static(blue, b, "02:00:00:00:00:0b");
-	lab.config->router_ports = calloc(1, sizeof *lab.config->router_ports);
 	lab.config->n_router_ports = 1;
 	struct config_router_port *rp = lab.config->router_ports;
 	rp->name = strdup("under-1");
