@@ -77,15 +77,11 @@ static inline unsigned places(const struct lpm_node *n)
 
 // ---- readers
 
-// The heap places of the prefixes of at most `bits` bits that six bits are in.
-static inline uint64_t above(unsigned index, unsigned bits)
-{
-	uint64_t map = 1ULL << 1;
-
-	for (unsigned b = 1; b <= bits; b++)
-		map |= 1ULL << (1U << b | index >> (STRIDE - b));
-	return map;
-}
+// The heap places of the prefixes that six bits are in: of none to five bits.
+#define ABOVE(i) \
+	(1ULL << 1 | 1ULL << (2 | (i) >> 5) | 1ULL << (4 | (i) >> 4) | 1ULL << (8 | (i) >> 3) | 1ULL << (16 | (i) >> 2) | 1ULL << (32 | (i) >> 1))
+#define ABOVE8(i) ABOVE(i), ABOVE(i + 1), ABOVE(i + 2), ABOVE(i + 3), ABOVE(i + 4), ABOVE(i + 5), ABOVE(i + 6), ABOVE(i + 7)
+static const uint64_t above[1 << STRIDE] = {ABOVE8(0), ABOVE8(8), ABOVE8(16), ABOVE8(24), ABOVE8(32), ABOVE8(40), ABOVE8(48), ABOVE8(56)};
 
 void *lpm_find(const struct lpm *t, bool v6, const uint8_t *ip, uint8_t max, uint8_t *len)
 {
@@ -96,16 +92,18 @@ void *lpm_find(const struct lpm *t, bool v6, const uint8_t *ip, uint8_t max, uin
 
 	for (unsigned depth = 0; n; depth += STRIDE) {
 		unsigned index = take(&a);
-		unsigned bits = max - depth < STRIDE ? max - depth : STRIDE - 1;
+		bool short_of = unlikely(max - depth < STRIDE);
 
-		if (has(n, LEAF, index) && max - depth >= STRIDE) {
+		if (has(n, LEAF, index) && !short_of) {
 			found = n;
 			found_kind = LEAF;
 			found_bit = index;
 			found_len = depth + STRIDE;
 		} else if (n->map[INNER]) {
-			uint64_t match = n->map[INNER] & above(index, bits);
+			uint64_t match = n->map[INNER] & above[index];
 
+			if (short_of)
+				match &= (2ULL << ((2U << (max - depth)) - 1)) - 1; // places of up to so many bits
 			if (match) {
 				found = n;
 				found_kind = INNER;
