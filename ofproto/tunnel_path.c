@@ -1,5 +1,4 @@
 // tunnel_path: bursts through tunnels, on the workers. See tunnel.h.
-#include "adjacency.h"
 #include "forward.h"
 #include "key.h"
 #include "offload.h"
@@ -9,6 +8,7 @@
 #include "worker.h"
 
 #include <stdlib.h>
+#include <emmintrin.h>
 #include <string.h>
 #include <rte_branch_prediction.h>
 #include <rte_byteorder.h>
@@ -42,29 +42,33 @@ struct known {
 	bool again;        // word[] is there
 	uint8_t src[16];
 	uint32_t whence;   // 0: nothing is known
-	uint64_t word[6];  // of its headers, see again_words()
+	__m128i bytes[4];  // of its headers, see again_bytes()
+	uint64_t sum;
 };
 
-// Headers of the shortest kind: VXLAN in IPv4, no options, no tag. Of each 8 bytes at these places the bits that have to be those of a packet that tunnel_open() let
-// in: all but DSCP, lengths, identification, TTL, the IPv4 checksum, and the UDP source port.
+// Headers of the shortest kind: VXLAN in IPv4, no options, no tag. Held against those of a packet that tunnel_open() let in are all bits of them but lengths,
+// identification, TTL, the IPv4 checksum, and the UDP source port.
 #define AGAIN 50
+static const uint8_t again_mask[4][16] __attribute__((aligned(16))) = {
+	{255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255}, // bytes 0 to 15
+	{0, 0, 0, 0, 255, 255, 0, 255, 0, 0, 255, 255, 255, 255, 255, 255},               // 16 to 31
+	{0, 0, 255, 255, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255},         // 34 to 49
+	{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255},                             // 18 to 33
+};
 
-static inline uint64_t load64(const uint8_t *b)
+static inline __m128i again_bytes(const uint8_t *d, unsigned i)
 {
-	uint64_t w;
+	static const unsigned at[4] = {0, 16, 34, 18};
 
-	memcpy(&w, b, 8);
-	return w;
+	return _mm_and_si128(_mm_loadu_si128((const __m128i *)(const void *)(d + at[i])), _mm_load_si128((const __m128i *)(const void *)again_mask[i]));
 }
 
-static inline void again_words(uint64_t w[6], const uint8_t *d)
+static inline uint32_t load32(const uint8_t *b)
 {
-	w[0] = load64(d);
-	w[1] = load64(d + 8) & RTE_BE64(0xffffffffffffff03);
-	w[2] = load64(d + 16) & RTE_BE64(0x00000000ffff00ff);
-	w[3] = load64(d + 26);
-	w[4] = load64(d + 34) & RTE_BE64(0x0000ffff0000ffff);
-	w[5] = load64(d + 42);
+	uint32_t w;
+
+	memcpy(&w, b, 4);
+	return w;
 }
 
 // Such a packet was let in: what follows may be held against it. Without ECN, and without a checksum of UDP, there is little left to look at.
@@ -74,26 +78,34 @@ static __rte_noinline void remember(struct known *k, const uint8_t *d, const str
 
 	memcpy(&checksum, d + 40, 2);
 	k->again = f->ofs == AGAIN && !f->v6 && f->key >> 24 == TUNNEL_VXLAN && !(f->tos & 3) && !checksum;
-	if (k->again)
-		again_words(k->word, d);
+	if (!k->again)
+		return;
+	for (unsigned i = 0; i < 4; i++)
+		k->bytes[i] = again_bytes(d, i);
+	// Of the header's checksum, what doesn't differ (RFC 1071: any order will do).
+	k->sum = (uint64_t)(load32(d + 14) & RTE_BE32(0xffff0000)) + (load32(d + 20) & RTE_BE32(0xffff0000)) + load32(d + 26) + load32(d + 30);
 }
 
 // Whether tunnel_open() would say of the packet what it said of the one that is known, and unwrap() has nothing to do but to take the headers off.
 static __rte_always_inline bool is_again(const struct known *k, const struct rte_mbuf *m)
 {
 	const uint8_t *d = rte_pktmbuf_mtod(m, const uint8_t *);
-	uint16_t total, udp, tag;
-	uint64_t w[6];
+	uint16_t total, udp, type;
 
 	if (unlikely(!k->again || m->data_len < AGAIN + 14 || m->nb_segs > 1 || (m->ol_flags & RTE_MBUF_F_RX_LRO)))
 		return false;
-	again_words(w, d);
-	uint64_t differs = (w[0] ^ k->word[0]) | (w[1] ^ k->word[1]) | (w[2] ^ k->word[2]) | (w[3] ^ k->word[3]) | (w[4] ^ k->word[4]) | (w[5] ^ k->word[5]);
+	__m128i differs = _mm_xor_si128(again_bytes(d, 0), k->bytes[0]);
+	differs = _mm_or_si128(differs, _mm_xor_si128(again_bytes(d, 1), k->bytes[1]));
+	differs = _mm_or_si128(differs, _mm_xor_si128(again_bytes(d, 2), k->bytes[2]));
+	differs = _mm_or_si128(differs, _mm_xor_si128(again_bytes(d, 3), k->bytes[3]));
 	memcpy(&total, d + 16, 2);
 	memcpy(&udp, d + 38, 2);
-	memcpy(&tag, d + AGAIN + 12, 2);
-	return !differs && rte_be_to_cpu_16(total) + 14u == m->data_len && rte_be_to_cpu_16(udp) + 34u == m->data_len &&
-	       tag != RTE_STATIC_BSWAP16(0x8100) && tag != RTE_STATIC_BSWAP16(0x88a8) && adjacency_sum_right(d + 14);
+	memcpy(&type, d + AGAIN + 12, 2);
+	// Length and identification; TTL, protocol and checksum.
+	uint64_t sum = k->sum + load32(d + 16) + load32(d + 22);
+	return _mm_movemask_epi8(_mm_cmpeq_epi8(differs, _mm_setzero_si128())) == 0xffff && rte_be_to_cpu_16(total) + 14u == m->data_len &&
+	       rte_be_to_cpu_16(udp) + 34u == m->data_len && sum % 0xffff == 0 &&
+	       (likely(type == RTE_STATIC_BSWAP16(0x0800)) || (type != RTE_STATIC_BSWAP16(0x8100) && type != RTE_STATIC_BSWAP16(0x88a8)));
 }
 
 static inline bool is_known(const struct known *k, const struct tunnel_packet *f)
@@ -357,17 +369,23 @@ static inline void put16(uint8_t *b, uint32_t v)
 	memcpy(b, &be, 2);
 }
 
-// The same for all packets of a connection's direction: spreads tunnels over paths and queues. Cheaper than parse_flow_hash() for what most packets are.
+// The same for all packets of a direction of a connection: spreads them over paths and queues. Cheaper than parse_flow_hash() for what most packets are.
 static inline uint32_t spread(struct rte_mbuf *m, const struct pkt *p, const uint8_t *d)
 {
-	uint64_t addresses;
+	uint64_t addresses, where;
 	uint32_t ports;
 
-	if (unlikely((p->proto != PROTO_TCP && p->proto != PROTO_UDP) || p->ethertype != ETH_IPV4 || !p->l4_len || p->class == CLASS_FRAG_FIRST ||
-		     m->data_len < p->l4_ofs + 4u))
+	// TCP or UDP behind an IPv4 header of 20 bytes behind an Ethernet header: one word of struct pkt says it, but for the first fragment of something.
+	static_assert(offsetof(struct pkt, l4_ofs) == offsetof(struct pkt, ethertype) + 6 && offsetof(struct pkt, proto) == offsetof(struct pkt, ethertype) + 5 &&
+			      offsetof(struct pkt, l3_ofs) == offsetof(struct pkt, ethertype) + 4 && offsetof(struct pkt, class) == offsetof(struct pkt, ethertype) + 3,
+		      "ethertype, n_tags, class, l3_ofs, proto, l4_ofs are read at once");
+	memcpy(&where, &p->ethertype, 8);
+	where &= 0xffffffff00ffffff; // any class
+	if (unlikely((where != (ETH_IPV4 | 14ULL << 32 | (uint64_t)PROTO_UDP << 40 | 34ULL << 48) && where != (ETH_IPV4 | 14ULL << 32 | (uint64_t)PROTO_TCP << 40 | 34ULL << 48)) ||
+		     p->class == CLASS_FRAG_FIRST || m->data_len < 38))
 		return parse_flow_hash(m);
-	memcpy(&addresses, d + p->l3_ofs + 12, 8);
-	memcpy(&ports, d + p->l4_ofs, 4);
+	memcpy(&addresses, d + 26, 8);
+	memcpy(&ports, d + 34, 4);
 	return (uint32_t)key_mum(addresses ^ key_secret[0], ports ^ key_secret[1]);
 }
 
@@ -381,7 +399,7 @@ static inline uint8_t tos_of(const struct pkt *p, const uint8_t *d)
 }
 
 // What is written into each header. `o`: its first byte, `len` bytes with what is behind it; vni: as the tunnel header has it in its last four bytes.
-static inline void fill_in(struct rte_mbuf *m, uint8_t *o, const struct tunnel_header *h, uint32_t len, uint32_t vni, uint8_t tos, uint32_t hash)
+static __rte_always_inline void fill_in(struct rte_mbuf *m, uint8_t *o, const struct tunnel_header *h, uint32_t len, uint32_t vni, uint8_t tos, uint32_t hash)
 {
 	static __thread uint16_t identification;
 	uint8_t *ip = o + h->l3, *l4 = o + h->l4;
@@ -532,9 +550,8 @@ static void depart(struct departure *d, struct rte_mbuf *m)
 }
 
 // Puts the header in front of a packet of one buffer that nobody shares, with room in front and no wishes.
-static inline void put_header(struct departure *d, struct rte_mbuf *m)
+static __rte_always_inline void put_header(struct rte_mbuf *m, const struct tunnel_header *h, uint32_t vni)
 {
-	const struct tunnel_header *h = d->h;
 	struct pkt *p = pkt_of(m);
 	uint8_t *inner = rte_pktmbuf_mtod(m, uint8_t *);
 	uint32_t hash = spread(m, p, inner);
@@ -546,7 +563,7 @@ static inline void put_header(struct departure *d, struct rte_mbuf *m)
 	m->pkt_len += h->len;
 	p->hash = hash;
 	p->out = h->out;
-	fill_in(m, inner - h->len, h, m->pkt_len, d->vni, tos, hash);
+	fill_in(m, inner - h->len, h, m->pkt_len, vni, tos, hash);
 }
 
 // Such packets, all of one port and none of them traced, go into the batch as they would by send_direct() of forward.c. Returns how many of n did.
@@ -555,13 +572,15 @@ static inline unsigned wrap_plain(struct departure *d, struct rte_mbuf **m, unsi
 	struct port_worker *out = d->out;
 	unsigned i = 0, room = TX_BATCH - out->tx_n;
 
+	const struct tunnel_header h = *d->h; // a copy, of which the compiler knows that nothing below writes to it
 	const uint16_t network = d->network;
+	const uint32_t vni = d->vni;
 	struct rte_mbuf **to = &out->tx[out->tx_n];
 	uint32_t bytes = 0;
 
 	begin_batch(d->w, out, origin);
 	for (n = RTE_MIN(n, room); i < n && pkt_of(m[i])->network == network && is_plain(m[i]) && !pkt_of(m[i])->n_tags; i++) {
-		put_header(d, m[i]);
+		put_header(m[i], &h, vni);
 		bytes += m[i]->pkt_len;
 		to[i] = m[i];
 	}
@@ -569,7 +588,7 @@ static inline unsigned wrap_plain(struct departure *d, struct rte_mbuf **m, unsi
 	out->tx_same = (uint16_t)(out->tx_same + i);
 	out->tx_bytes += bytes;
 	d->packets += i;
-	d->bytes += bytes - i * d->h->len;
+	d->bytes += bytes - i * h.len;
 	if (unlikely(out->tx_n == TX_BATCH))
 		d->w->flush(d->w, out);
 	return i;
@@ -610,7 +629,7 @@ static void wrap_any(struct departure *d, struct rte_mbuf *m)
 	if (RTE_MBUF_DIRECT(m) && rte_mbuf_refcnt_read(m) == 1 && rte_pktmbuf_headroom(m) >= TUNNEL_ROOM) {
 		d->packets++;
 		d->bytes += m->pkt_len;
-		put_header(d, m);
+		put_header(m, d->h, d->vni);
 		depart(d, m);
 		return;
 	}
