@@ -30,6 +30,7 @@ static void list_one(struct listing *l, const struct tunnel_view *v)
 	const struct network *under = v->underlay ? network_get(v->underlay) : NULL;
 	bool has_mac = v->state == TUNNEL_UP || v->state == TUNNEL_NO_PORT;
 	char text[INET6_ADDRSTRLEN];
+	uint64_t rx, tx;
 
 	listing_row(l);
 	listing_str(l, lport_name(v->port));
@@ -45,6 +46,14 @@ static void list_one(struct listing *l, const struct tunnel_view *v)
 	listing_str(l, v->out ? lport_name(v->out) : NULL);
 	listing_str(l, under ? under->name : NULL);
 	listing_uint(l, v->mtu);
+	if (tunnel_counts) {
+		tunnel_counts(v->port, &rx, &tx);
+		listing_uint(l, rx);
+		listing_uint(l, tx);
+	} else {
+		listing_none(l);
+		listing_none(l);
+	}
 	add_networks(l, v->port);
 }
 
@@ -62,6 +71,8 @@ static int verb_list(struct page *p, int argc, const char *argv[], char **error)
 	listing_column(p->l, "underlay_port", "OUT");
 	listing_column(p->l, "underlay", "UNDERLAY");
 	listing_column(p->l, "mtu", "MTU");
+	listing_column(p->l, "rx_packets", "RX");
+	listing_column(p->l, "tx_packets", "TX");
 	listing_column(p->l, "networks", "NETWORKS");
 	for (;;) {
 		uint64_t next = p->at[0];

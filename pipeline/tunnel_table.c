@@ -28,6 +28,8 @@ static struct {
 	} end[2]; // IPv4, IPv6
 } own;
 
+void (*tunnel_counts)(uint16_t port, uint64_t *rx, uint64_t *tx);
+
 static struct tunnel_view *tunnels;
 static size_t n_tunnels;
 static uint32_t seen_epoch;

@@ -1,7 +1,9 @@
 // endpoint: see endpoint.h.
 #include "endpoint.h"
 #include "buf.h"
+#include "port.h"
 #include "topology.h"
+#include "tunnel_table.h"
 
 #include <arpa/inet.h>
 #include <stdlib.h>
@@ -70,10 +72,22 @@ static void add_stations(struct texts *t, const struct config *c, const struct c
 		add(t, strdup(n->name));
 }
 
+static void counts_of(uint16_t port, uint64_t *rx, uint64_t *tx)
+{
+	const struct port *p = port_get(port);
+	struct counts sum = {0};
+
+	if (p)
+		port_counts(p, &sum);
+	*rx = sum.c[COUNT_RX];
+	*tx = sum.c[COUNT_TX];
+}
+
 void endpoint_publish(const struct config *c, struct db *db)
 {
 	struct texts ips = {.n = 0}, stations = {.n = 0};
 
+	tunnel_counts = counts_of; // for weirctl tunnel list
 	for (size_t i = 0; i < c->n_tunnel_ips; i++) {
 		struct buf b = {0};
 

@@ -86,6 +86,7 @@ def test_kernel(world, lab, port, net, remote, room):
         vm.reaches(other, "-s", room - 48 - 20)
     at = tunnels(lab)[remote]
     assert at["state"] == "up" and at["underlay_port"] == "u" and at["mtu"] == room and at["next_hop"] == remote and at["underlay"] == "under", at
+    assert at["rx_packets"] == lab.stats(f"tunnel:{remote}")["rx_packets"] >= 20 and at["tx_packets"] >= 20
     device = json.loads(peer.run("ip", "-j", "link", "show", "dev", "vx" if port == "vm" else "vx6"))[0]
     network = "blue" if port == "vm" else "green"
     assert lab.fdb(network)[device["address"]]["port"] == f"tunnel:{remote}"
