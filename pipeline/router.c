@@ -646,6 +646,22 @@ void router_link(uint16_t lport, bool up)
 	}
 }
 
+// Ports that go or are disabled take next hops along: before `fdb` forgets what is behind them.
+static int router_prepare(struct config *want)
+{
+	static bool usable[MAX_PORTS];
+	bool now[MAX_PORTS] = {false};
+
+	for (size_t i = 0; i < want->n_ports; i++)
+		if (want->ports[i].kind == PORT_DEVICE)
+			now[want->ports[i].id] = want->ports[i].error ? usable[want->ports[i].id] : want->ports[i].enabled;
+	for (uint16_t i = 1; i < MAX_PORTS; i++)
+		if (now[i] != usable[i])
+			router_link(i, now[i]);
+	memcpy(usable, now, sizeof usable);
+	return router_table_prepare(want);
+}
+
 static int router_init(void)
 {
 	neighbour_changed = next_hop_changed;
@@ -660,4 +676,4 @@ static void router_fini(void)
 }
 
 STAGE(router, .resolve = router_resolve, .run = router_run, .writes = true, .refresh = router_refresh, .format = router_format, .punted = router_punted, .release = router_release,
-      .fields = router_fields, .prepare = router_table_prepare, .reconcile = router_reconcile, .tick = router_tick, .init = router_init, .fini = router_fini);
+      .fields = router_fields, .prepare = router_prepare, .reconcile = router_reconcile, .tick = router_tick, .init = router_init, .fini = router_fini);
