@@ -123,7 +123,7 @@ static const char *verdict(const struct why *y, const enum why_state *state, con
 	if (ports == 1)
 		buf_add(b, "it arrives at port %s", name_of(dry_first(&y->e.run)->port));
 	else
-		buf_add(b, "it is flooded to %u ports", ports);
+		buf_add(b, y->e.run.decision.out_kind == OUT_GROUP ? "it goes to the %u ports that asked for its group" : "it is flooded to %u ports", ports);
 	if (!y->answered && !why_comes_back(y)) {
 		buf_add(b, ", but the answer doesn't come back");
 		return "one-way";

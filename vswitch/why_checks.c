@@ -181,6 +181,8 @@ static enum why_state check_decision(const struct why *y, struct buf *b)
 		buf_add(b, "the switch itself takes it");
 	else if (r->decision.out_kind == OUT_PORT)
 		buf_add(b, "out by %s", name_of(r->decision.out));
+	else if (r->decision.out_kind == OUT_GROUP)
+		buf_add(b, "to who asked for its group, %u ports", dry_ports(r));
 	else
 		buf_add(b, "flooded in network %s, to %u ports", net ? net->name : "?", dry_ports(r));
 	for (int i = 1; i >= 0; i--) {

@@ -116,15 +116,10 @@ def hosts():
         settled(lab)
         try:
             yield lab
+            assert not [row for row in lab.health()["ledger"] if row["missing"]]
         finally:
             for h in lab.h:
                 h.close()
-
-
-@pytest.fixture(autouse=True)
-def balanced(hosts):
-    yield
-    assert not [row for row in hosts.health()["ledger"] if row["missing"]]
 
 
 def ports_of(lab, group, source="*", mode=None):
@@ -276,3 +271,86 @@ def test_lists(hosts):
         (use,) = [r for r in hosts.weirctl("group", "ports", json=True) if r["port"] == "h2"]
         assert use["groups"] >= 1 and use["refused"] == 0
     assert "there is no network grey" in hosts.weirctl("group", "list", "grey", check=False).stderr
+
+
+# ---- a router
+
+
+@pytest.fixture(scope="module")
+def routed():
+    """
+          b1 --- blue (10.0.0.0/24) --- r1 --- red (10.0.1.0/24) --- d1, d2
+                                         |
+                                       green (10.0.2.0/24) --- g1: upstream, where a querier is
+    """
+    with Lab() as lab:
+        for network in ("blue", "red", "green"):
+            lab.network(network, *SETTINGS)
+        router = lab.weirctl("create", "Router", "name=r1", "other_config:multicast=true", "other_config:multicast-upstream=r1-green").strip()
+        uuid = {row["name"]: row["_uuid"] for row in lab.weirctl("list", "Network", json=True)}
+        for n, network in enumerate(("blue", "red", "green")):
+            lab.weirctl("create", "Router_Port", f"name=r1-{network}", f"router={router}", f"network={uuid[network]}", f'mac="02:00:00:00:0{n}:01"',
+                        f'addresses=["10.0.{n}.254/24","fd0{n}::fe/64"]')
+        lab.b1, lab.d1, lab.d2, lab.g1 = lab.h = [Host(lab, name, n, network, prefix) for name, n, network, prefix in (
+            ("b1", 11, "blue", (10, 0, 0)), ("d1", 12, "red", (10, 0, 1)), ("d2", 13, "red", (10, 0, 1)), ("g1", 14, "green", (10, 0, 2)))]
+        lab.tap("querier", "--network", "green")
+        for network in ("blue", "red", "green"):
+            settled(lab, network)
+        try:
+            yield lab
+        finally:
+            for h in lab.h:
+                h.close()
+
+
+def wait_in(lab, network, group, ports):
+    wait_for(lambda: [r["ports"] for r in lab.ask("group/list", network) if r["group"] == group and r["source"] == "*"] == ([ports] if ports else []), 20 * SLOW,
+             lambda: f"{ports} in {group} of {network}: {lab.ask('group/list')}", 0.02)
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_router_forwards(routed, v):
+    """To the network where somebody asked, a hop less; to no other port of it; not for a source that is elsewhere."""
+    b1, d1, d2, g1 = routed.h
+    group = {4: "239.5.1.1", 6: "ff05::5:1"}[v]
+    with d1.join(group) as s:
+        wait_in(routed, "red", group, ["d1"])
+        b1.send(group, f"routed {v}")
+        assert s.recv(2000).decode() == f"routed {v}"
+        assert not d2.seen(f"routed {v}") and not g1.seen(f"routed {v}")
+        d1.seen("")
+        (frame,) = [f for f in d1.frames if f"routed {v}".encode() in f]
+        assert frame[6:12] == bytes.fromhex("020000000101") and frame[22 if v == 4 else 21] == 7
+        says = f"udp,nw_src={b1.ip[4]},nw_dst={group}" if v == 4 else f"udp6,ipv6_src={b1.ip[6]},ipv6_dst={group}"
+        assert "wanted by d1 in red" in routed.explain("b1", says)
+        assert "not routed, as its source is behind r1-blue" in routed.explain("g1", says)
+        d1.leave(s, group)
+        wait_in(routed, "red", group, None)
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_proxy(routed, v):
+    """What is wanted downstream is asked for upstream, and taken back."""
+    b1, d1, _, g1 = routed.h
+    wire, group = routed.wire["querier"], {4: "239.5.1.2", 6: "ff05::5:2"}[v]
+    wire.send(query4("10.0.2.1") if v == 4 else query6("fe80::1"))
+    wait_for(lambda: any(r["port"] == "querier" and r["family"] == f"ipv{v}" for r in routed.ask("group/routers", "green")), 10 * SLOW, "the querier")
+    wire.clear()
+    packed, frames = ipaddress.ip_address(group).packed, []
+
+    def report(kind):
+        """A report of one record of that type for the group has come from the router's address."""
+        frames.extend(wire.received())
+        return any(bytes([kind, 0, 0, 0]) + packed in f and f[6:12] == bytes.fromhex("020000000201") for f in frames)
+    with d1.join(group) as s:
+        wait_for(lambda: report(4), 10 * SLOW, lambda: [f.hex() for f in frames])
+        assert group in [r["group"] for r in routed.weirctl("group", "upstream", json=True)]
+        g1.send(group, f"from upstream {v}")
+        assert s.recv(2000).decode() == f"from upstream {v}"
+        b1.send(group, f"upwards {v}")
+        wait_for(lambda: frames.extend(wire.received()) or any(f"upwards {v}".encode() in f for f in frames), 10 * SLOW, "the packet upstream")
+        assert s.recv(2000).decode() == f"upwards {v}"
+        frames.clear()
+        d1.leave(s, group)
+        wait_for(lambda: report(3), 20 * SLOW, lambda: [f.hex() for f in frames])
+    assert not [row for row in routed.health()["ledger"] if row["missing"]]
