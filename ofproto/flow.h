@@ -48,6 +48,7 @@ static_assert(sizeof(struct flow) == 64, "the hot part of a flow is one cache li
 #define FLOW_HOPS_SHIFT 6
 #define FLOW_FRAGMENT 0x4000   // of a packet, not of a flow: it leaves in fragments (frag.h) of pkt.seg_len bytes at most; stage mtu says so
 #define FLOW_COPY 0x2000       // of a packet: it is a copy that a rule or a mirror wanted, which nobody answers
+#define FLOW_HOP 0x40          // OUT_GROUP: into other networks too
 #define FLOW_UNCACHED 0x8      // a decision for one packet: no room in the table, or it read beyond its profile
 
 // What is looked at when something changes or somebody asks.

@@ -458,7 +458,7 @@ static void to_group(struct worker *w, struct pkt *p)
 	const struct target_list *l = targets_get(p->out);
 	const struct network *own = network_get(p->network);
 	struct fan f = {.w = w, .p = p, .in = lport_get(p->in_port), .tag = tag_given(p)};
-	bool may_hop = hops_left(p) > 1;
+	bool may_hop = (p->flags & FLOW_HOP) && hops_left(p) > 1;
 
 	if (unlikely(!l || !own || !f.in)) {
 		worker_drop(w, pkt_mbuf(p), FLOW_REASON(NETWORK_GONE));
@@ -471,7 +471,7 @@ static void to_group(struct worker *w, struct pkt *p)
 
 		if (!out || !out->enabled || !net)
 			continue;
-		if (net != own ? may_hop : may_reach(p, f.in, out))
+		if (net != own ? may_hop && !(t->why & TARGET_LOCAL) : may_reach(p, f.in, out))
 			fan_to(&f, out, net, net != own ? t->src : NULL);
 	}
 	fan_end(&f, own->row);

@@ -16,13 +16,14 @@
 struct target {
 	uint16_t port;
 	uint16_t network; // that the copy leaves in
-	uint8_t src[6];   // of a copy into another network than the packet's own: the address of the router port there
+	uint8_t src[6];   // of a copy into another network than the packet's own: the address of the router port there, else of no meaning
 	uint16_t why;     // TARGET_*: who it is that gets it
 };
 
 #define TARGET_MEMBER 0x1   // it asked for the group
 #define TARGET_ROUTER 0x2   // a multicast router is there
 #define TARGET_UPSTREAM 0x4 // the upstream network of a router that proxies
+#define TARGET_LOCAL 0x8    // gets packets of its own network only
 
 struct target_list {
 	uint16_t id;

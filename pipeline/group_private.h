@@ -103,6 +103,7 @@ static inline bool group_has_port(const struct snoop *s, uint16_t port)
 // group_view.c: called when something changed.
 void group_view_group(const struct snoop *, const struct config_ip *);
 void group_view_network(const struct snoop *); // who its routers are, whether memberships are known
+void group_view_domain(uint16_t domain);           // all groups of a domain of group_view.h, after networks joined or left it
 void group_view_remove(uint16_t network);
 void group_view_fini(void);
 

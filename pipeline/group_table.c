@@ -2,6 +2,7 @@
 #include "group_member.h"
 #include "group_proxy.h"
 #include "group_timer.h"
+#include "group_view.h"
 #include "key.h"
 
 #include <errno.h>
@@ -372,7 +373,9 @@ static void heard_query(struct snoop *s, uint16_t port, const struct group_messa
 			a->settled_at = now + q->response_ms * MS + SECOND;
 	}
 	uint64_t until = now + a->robustness * a->interval_s * SECOND + s->policy.response_ms * MS / 2;
-	known = learn_router(s, q->v6, port, group_ip_is_zero(&q->src) ? 3 : 1, &q->src, until);
+	// One with the switch's own address is another switch with the same router.
+	bool proxy = group_ip_is_zero(&q->src) || !memcmp(q->src.b, s->policy.own[q->v6].b, 16);
+	known = learn_router(s, q->v6, port, proxy ? 3 : 1, &q->src, until);
 	if (known)
 		group_view_network(s);
 	if (gives && !group_ip_is_zero(&q->group) && !q->suppress)
@@ -538,8 +541,13 @@ static void link_router(struct snoop *s)
 // Which networks the router has, or which of them is upstream.
 static void router_changed(uint16_t router)
 {
-	for (struct snoop *s = group_first_of(router); s; s = s->router_next)
+	if (!router)
+		return;
+	group_view_domain(GROUP_OF_ROUTER | router);
+	for (struct snoop *s = group_first_of(router); s; s = s->router_next) {
 		group_view_network(s);
+		group_view_domain(s->network);
+	}
 	group_proxy_refresh(router, group_now);
 }
 
@@ -644,6 +652,8 @@ int group_configure(uint16_t network, const struct group_policy *p, const uint16
 	group_view_network(s);
 	if (old.router != p->router)
 		router_changed(old.router);
+	if (old.router && !p->router)
+		group_view_network(s);
 	if (old.router != p->router || old.upstream != p->upstream || memcmp(old.mac, p->mac, 6))
 		router_changed(p->router);
 	snoop_run(s, now);

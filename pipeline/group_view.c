@@ -14,58 +14,62 @@
 
 struct view_source {
 	uint8_t ip[16];
-	struct group_lists lists;
+	uint16_t list;
 };
 
 struct view {
 	struct view *next;
-	uint16_t network;
+	uint16_t domain;
+	uint16_t any;                // of a source that is not among these
 	uint32_t n;
 	struct config_ip ip;
-	struct group_lists any;      // of a source that is not among these
 	struct view_source source[]; // by address
 };
 
 struct group_network *group_networks[MAX_NETWORKS];
 static struct view *bucket[BUCKETS]; // RCU
-static uint32_t n_views;
 
-static uint64_t hash_of(uint16_t network, const struct config_ip *ip)
+uint16_t group_domain(uint16_t network, uint16_t router, const struct config_ip *group)
+{
+	return router && !group_ip_is_link(group) ? GROUP_OF_ROUTER | router : network;
+}
+
+static uint64_t hash_of(uint16_t domain, const struct config_ip *ip)
 {
 	uint64_t a, b;
 
 	memcpy(&a, ip->b, 8);
 	memcpy(&b, ip->b + 8, 8);
-	return key_mum(a ^ key_secret[2] ^ network, b ^ key_secret[3]);
+	return key_mum(a ^ key_secret[2] ^ domain, b ^ key_secret[3]);
 }
 
-uint64_t group_generation(uint16_t network, const struct config_ip *group)
+uint64_t group_generation(uint16_t domain, const struct config_ip *group)
 {
-	return (uint64_t)network << 32 | (group ? hash_of(network, group) & 0xffffffff : 0);
+	return (uint64_t)domain << 32 | (group ? hash_of(domain, group) & 0xffffffff : 0);
 }
 
 // ---- workers
 
-static bool same_group(const struct view *v, uint16_t network, const struct config_ip *ip)
+static bool same_group(const struct view *v, uint16_t domain, const struct config_ip *ip)
 {
-	return v->network == network && v->ip.v6 == ip->v6 && !memcmp(v->ip.b, ip->b, 16);
+	return v->domain == domain && v->ip.v6 == ip->v6 && !memcmp(v->ip.b, ip->b, 16);
 }
 
-bool group_view_find(uint16_t network, const struct config_ip *ip, const uint8_t source[16], struct group_lists *l)
+bool group_view_find(uint16_t domain, const struct config_ip *ip, const uint8_t source[16], uint16_t *list)
 {
-	const struct view *v = rcu_read(bucket[hash_of(network, ip) % BUCKETS]);
+	const struct view *v = rcu_read(bucket[hash_of(domain, ip) % BUCKETS]);
 
-	while (v && !same_group(v, network, ip))
+	while (v && !same_group(v, domain, ip))
 		v = rcu_read(v->next);
 	if (!v)
 		return false;
-	*l = v->any;
+	*list = v->any;
 	for (uint32_t low = 0, high = v->n; low < high;) {
 		uint32_t mid = (low + high) / 2;
 		int c = memcmp(v->source[mid].ip, source, 16);
 
 		if (!c) {
-			*l = v->source[mid].lists;
+			*list = v->source[mid].list;
 			break;
 		}
 		if (c < 0)
@@ -144,42 +148,30 @@ static bool put_members(const struct group *g, const uint8_t *source, const uint
 	return n_put > before;
 }
 
-// What the router does with a packet that came in from s: who asked in its other networks, and multicast routers there.
-static void put_others(const struct snoop *s, const struct config_ip *ip, const uint8_t *source)
+// The networks of a domain, one after the other.
+static const struct snoop *first_of(uint16_t domain)
 {
-	for (const struct snoop *o = group_first_of(s->policy.router); o; o = o->router_next) {
-		if (o == s)
-			continue;
-		if (put_members(group_find(o->network, ip), source, o->policy.mac))
-			put_routers(o, ip->v6, ROUTER_REAL, TARGET_ROUTER, o->policy.mac);
-		else if (o->policy.upstream) // RFC 4605 section 4.3: what comes from downstream goes upstream
-			put_routers(o, ip->v6, ROUTER_REAL, TARGET_UPSTREAM, o->policy.mac);
+	return domain & GROUP_OF_ROUTER ? group_first_of(domain & ~GROUP_OF_ROUTER) : group_snoop[domain];
+}
+
+static const struct snoop *next_of(uint16_t domain, const struct snoop *s)
+{
+	return domain & GROUP_OF_ROUTER ? s->router_next : NULL;
+}
+
+// Who gets a packet of the source. Multicast routers of a network get those that are in it; what comes from others is in it if somebody there asked for it,
+// or if it is upstream (RFC 4605 section 4.3).
+static uint16_t list_for(uint16_t domain, const struct config_ip *ip, const uint8_t *source)
+{
+	for (const struct snoop *s = first_of(domain); s; s = next_of(domain, s)) {
+		const uint8_t *src = domain & GROUP_OF_ROUTER ? s->policy.mac : NULL;
+		uint16_t why = TARGET_ROUTER;
+
+		if (!put_members(group_find(s->network, ip), source, src) && src)
+			why |= s->policy.upstream ? TARGET_UPSTREAM : TARGET_LOCAL;
+		put_routers(s, ip->v6, ROUTER_REAL, why, src);
 	}
-}
-
-static struct group_lists lists_for(const struct snoop *s, const struct config_ip *ip, const uint8_t *source)
-{
-	struct group *g = group_find(s->network, ip);
-	struct group_lists l = {0, 0};
-
-	put_members(g, source, NULL);
-	put_routers(s, ip->v6, ROUTER_REAL, TARGET_ROUTER, NULL);
-	l.local = made();
-	if (!s->policy.router || group_ip_is_link(ip))
-		return l;
-	put_others(s, ip, source);
-	if (!n_put)
-		return l;
-	put_members(g, source, NULL);
-	put_routers(s, ip->v6, ROUTER_REAL, TARGET_ROUTER, NULL);
-	l.routed = made();
-	return l;
-}
-
-static void release(const struct group_lists *l)
-{
-	targets_release(l->local);
-	targets_release(l->routed);
+	return made();
 }
 
 // ---- views
@@ -189,24 +181,22 @@ static int by_address(const void *a, const void *b)
 	return memcmp(a, b, 16);
 }
 
-// Sources that somebody says something of, in the network and, if it is routed, in the router's others. Returns how many; *any: somebody is in the group.
-static uint32_t gather(const struct snoop *s, const struct config_ip *ip, uint8_t (**list)[16], bool *any)
+// Sources that somebody says something of. Returns how many; *any: somebody is in the group.
+static uint32_t gather(uint16_t domain, const struct config_ip *ip, uint8_t (**list)[16], bool *any)
 {
 	static uint8_t found[4 * VIEW_SOURCES][16];
 	uint32_t n = 0, k = 0;
-	const struct snoop *o = s->policy.router && !group_ip_is_link(ip) ? group_first_of(s->policy.router) : s;
 
 	*any = false;
-	for (; o; o = s->policy.router ? o->router_next : NULL) {
-		struct group *g = group_find(o->network, ip);
+	for (const struct snoop *s = first_of(domain); s; s = next_of(domain, s)) {
+		// Of a network that a router took up, what it had for itself is nothing any more.
+		struct group *g = group_domain(s->network, s->policy.router, ip) == domain ? group_find(s->network, ip) : NULL;
 
 		for (const struct member *m = g ? g->members : NULL; m; m = m->next) {
 			*any = true;
 			for (uint32_t i = 0; i < m->n_sources && n < 4 * VIEW_SOURCES; i++)
 				memcpy(found[n++], m->source[i].ip, 16);
 		}
-		if (o == s && group_ip_is_link(ip))
-			break;
 	}
 	qsort(found, n, 16, by_address);
 	for (uint32_t i = 0; i < n && k < VIEW_SOURCES; i++)
@@ -218,85 +208,84 @@ static uint32_t gather(const struct snoop *s, const struct config_ip *ip, uint8_
 
 static bool same_lists(const struct view *a, const struct view *b)
 {
-	return a->n == b->n && !memcmp(&a->any, &b->any, sizeof a->any) && !memcmp(a->source, b->source, a->n * sizeof a->source[0]);
+	return a->n == b->n && a->any == b->any && !memcmp(a->source, b->source, a->n * sizeof a->source[0]);
 }
 
 static void view_release(const struct view *v)
 {
-	release(&v->any);
+	targets_release(v->any);
 	for (uint32_t i = 0; i < v->n; i++)
-		release(&v->source[i].lists);
+		targets_release(v->source[i].list);
 }
 
-// Puts `new` (NULL: nothing) in the place of `*at`.
-static void replace(struct view **at, struct view *new, uint16_t network, const struct config_ip *ip)
+// Puts `new` (NULL: nothing) in the place of *at, which is the group's old view or where a new one goes.
+static void replace(struct view **at, struct view *new, uint16_t domain, const struct config_ip *ip)
 {
-	struct view *old = *at && same_group(*at, network, ip) ? *at : NULL;
+	struct view *old = *at;
 
 	if (new)
-		new->next = old ? old->next : *at;
+		new->next = old ? old->next : NULL;
 	rcu_publish(*at, new ? new : old->next);
-	n_views += !!new;
-	n_views -= !!old;
-	gen_bump(gen_slot(GEN_GROUP, group_generation(network, ip)));
+	gen_bump(gen_slot(GEN_GROUP, group_generation(domain, ip)));
 	if (old) {
 		view_release(old);
 		rcu_free_later(old);
 	}
 }
 
-static struct view **place_of(uint16_t network, const struct config_ip *ip)
+static void build(uint16_t domain, const struct config_ip *ip)
 {
-	struct view **at = &bucket[hash_of(network, ip) % BUCKETS];
-
-	while (*at && !same_group(*at, network, ip))
-		at = &(*at)->next;
-	return at;
-}
-
-static void build(const struct snoop *s, const struct config_ip *ip)
-{
-	struct view **at = place_of(s->network, ip), *old = *at;
+	struct view **at = &bucket[hash_of(domain, ip) % BUCKETS];
 	uint8_t(*source)[16];
 	bool any;
-	uint32_t n = gather(s, ip, &source, &any);
+	uint32_t n = gather(domain, ip, &source, &any);
 
+	while (*at && !same_group(*at, domain, ip))
+		at = &(*at)->next;
 	if (!any) {
-		if (old)
-			replace(at, NULL, s->network, ip);
+		if (*at)
+			replace(at, NULL, domain, ip);
 		return;
 	}
 	struct view *v = calloc(1, sizeof *v + n * sizeof v->source[0]);
 	if (!v)
 		return;
-	v->network = s->network;
+	v->domain = domain;
 	v->ip = *ip;
-	v->any = lists_for(s, ip, NULL);
+	v->any = list_for(domain, ip, NULL);
 	for (uint32_t i = 0; i < n; i++) {
-		struct view_source vs = {.lists = lists_for(s, ip, source[i])};
+		struct view_source vs = {.list = list_for(domain, ip, source[i])};
 
 		memcpy(vs.ip, source[i], 16);
-		if (!memcmp(&vs.lists, &v->any, sizeof vs.lists)) // as any other
-			release(&vs.lists);
+		if (vs.list == v->any) // as any other
+			targets_release(vs.list);
 		else
 			v->source[v->n++] = vs;
 	}
-	if (old && same_lists(old, v)) {
+	if (*at && same_lists(*at, v)) {
 		view_release(v);
 		free(v);
 		return;
 	}
-	if (!old)
-		at = &bucket[hash_of(s->network, ip) % BUCKETS];
-	replace(at, v, s->network, ip);
+	replace(at, v, domain, ip);
 }
 
 void group_view_group(const struct snoop *s, const struct config_ip *ip)
 {
-	build(s, ip);
-	for (const struct snoop *o = group_first_of(s->policy.router); o; o = o->router_next)
-		if (o != s)
-			build(o, ip);
+	build(group_domain(s->network, s->policy.router, ip), ip);
+}
+
+void group_view_domain(uint16_t domain)
+{
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		for (struct view *v = bucket[i], *next; v; v = next) {
+			struct config_ip ip = v->ip;
+
+			next = v->next;
+			if (v->domain == domain)
+				build(domain, &ip);
+		}
+	}
 }
 
 // ---- networks
@@ -378,17 +367,7 @@ void group_view_remove(uint16_t network)
 {
 	struct group_network *old = group_networks[network];
 
-	for (unsigned i = 0; i < BUCKETS; i++) {
-		for (struct view **at = &bucket[i]; *at;) {
-			if ((*at)->network == network) {
-				struct config_ip ip = (*at)->ip;
-
-				replace(at, NULL, network, &ip);
-			} else {
-				at = &(*at)->next;
-			}
-		}
-	}
+	group_view_domain(network);
 	rcu_publish(group_networks[network], NULL);
 	gen_bump(gen_slot(GEN_GROUP, group_generation(network, NULL)));
 	network_release(old);

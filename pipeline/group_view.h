@@ -8,12 +8,6 @@
 #include "rcu.h"
 #include "sizes.h"
 
-// Ids of targets.h; 0: nobody.
-struct group_lists {
-	uint16_t local;  // in the packet's network
-	uint16_t routed; // the same, and in the other networks of its router; 0: as `local`
-};
-
 // A network with snooping.
 struct group_network {
 	uint8_t unregistered; // enum group_unregistered
@@ -33,9 +27,13 @@ static inline const struct group_network *group_network_get(uint16_t network)
 	return rcu_read(group_networks[network & (MAX_NETWORKS - 1)]);
 }
 
-// False: nobody has asked for the group.
-bool group_view_find(uint16_t network, const struct config_ip *group, const uint8_t source[16], struct group_lists *);
-// Id for GEN_GROUP. group NULL: of the network.
-uint64_t group_generation(uint16_t network, const struct config_ip *group);
+// Networks between which a router forwards know groups together: one list of targets serves all of them. Groups that stay on their link are a network's own.
+#define GROUP_OF_ROUTER 0x8000
+uint16_t group_domain(uint16_t network, uint16_t router, const struct config_ip *group);
+
+// False: nobody has asked for the group. *list: an id of targets.h, 0: nobody.
+bool group_view_find(uint16_t domain, const struct config_ip *group, const uint8_t source[16], uint16_t *list);
+// Id for GEN_GROUP: of a group in a domain, or, group NULL, of what is a network's.
+uint64_t group_generation(uint16_t domain, const struct config_ip *group);
 
 #endif

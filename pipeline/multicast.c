@@ -43,6 +43,7 @@ enum routed {
 
 struct record {
 	uint8_t what, routed, unregistered;
+	uint16_t network;
 	uint16_t list; // 0: nobody
 	uint16_t rpf;  // router port where the source is, 0: there is no route
 	struct config_ip group, src;
@@ -72,6 +73,8 @@ static uint16_t to_list(struct resolve *r, struct record *rec, uint16_t list)
 {
 	r->flow->out_kind = OUT_GROUP;
 	r->flow->out = list;
+	if (rec->routed == ROUTED_YES)
+		r->flow->flags |= FLOW_HOP;
 	rec->list = list;
 	return 0;
 }
@@ -137,19 +140,37 @@ static uint16_t unregistered(struct resolve *r, const struct group_network *gn, 
 	return resolve_drop(r, STAGE_REASON(multicast, UNREGISTERED), r->net->row);
 }
 
+// Whom of a list a packet reaches: in its own network, and by a router in others.
+static void look_through(const struct resolve *r, uint16_t list, bool *own, bool *others)
+{
+	const struct target_list *l = targets_get(list);
+
+	for (unsigned i = 0; l && i < l->n; i++) {
+		const struct target *t = &l->to[i];
+
+		if (t->network == r->net->id)
+			*own = true;
+		else if (!(t->why & TARGET_LOCAL))
+			*others = true;
+	}
+}
+
 static uint16_t to_group(struct resolve *r, const struct group_network *gn, bool v6, struct record *rec)
 {
-	struct group_lists lists;
+	uint16_t domain = group_domain(r->net->id, gn->router, &rec->group), list;
+	bool own = false, others = false;
 
 	rec->src = ip_of(r, v6, false);
-	resolve_depend(r, GEN_GROUP, group_generation(r->net->id, &rec->group));
-	if (!group_view_find(r->net->id, &rec->group, rec->src.b, &lists))
+	resolve_depend(r, GEN_GROUP, group_generation(domain, &rec->group));
+	if (!group_view_find(domain, &rec->group, rec->src.b, &list))
 		return unregistered(r, gn, v6, rec);
 	rec->what = WHAT_KNOWN;
-	if (lists.routed)
+	look_through(r, list, &own, &others);
+	if (others)
 		rec->routed = may_route(r, gn, rec);
-	rec->list = rec->routed == ROUTED_YES ? lists.routed : lists.local;
-	return rec->list ? to_list(r, rec, rec->list) : resolve_drop(r, STAGE_REASON(multicast, NOT_WANTED), r->net->row);
+	if (rec->routed != ROUTED_YES && !own)
+		return resolve_drop(r, STAGE_REASON(multicast, NOT_WANTED), r->net->row);
+	return to_list(r, rec, list);
 }
 
 static uint16_t decide(struct resolve *r, const struct group_network *gn, bool v6, struct record *rec, bool *listen)
@@ -182,7 +203,7 @@ static uint16_t multicast_resolve(struct resolve *r)
 {
 	struct flow *f = r->flow;
 	uint64_t bit = 1ULL << stage_multicast.index;
-	struct record rec = {0};
+	struct record rec = {.network = r->net ? r->net->id : 0};
 	bool listen = false;
 
 	f->stages &= ~bit;
@@ -248,28 +269,34 @@ static void format_ip(struct buf *b, const struct config_ip *ip)
 
 #define NAMES 12
 
-static void format_list(struct buf *b, uint16_t id)
+// Those of the list that a packet of the network reaches.
+static void format_list(struct buf *b, const struct record *r)
 {
-	const struct target_list *l = targets_get(id);
-	uint16_t network = 0;
+	const struct target_list *l = targets_get(r->list);
+	unsigned named = 0, more = 0;
 
-	for (unsigned i = 0; l && i < l->n && i < NAMES; i++) {
+	for (unsigned i = 0; l && i < l->n; i++) {
 		const struct target *t = &l->to[i];
-		static const uint8_t here[6];
 		const struct network *net = network_get(t->network);
+		bool other = t->network != r->network;
 
-		buf_add(b, "%s%s", i ? ", " : "", lport_name(t->port));
-		if (t->why & TARGET_ROUTER)
-			buf_add(b, " (a router's)");
-		if (t->why & TARGET_UPSTREAM)
+		if (other && (r->routed != ROUTED_YES || (t->why & TARGET_LOCAL)))
+			continue;
+		if (named == NAMES) {
+			more++;
+			continue;
+		}
+		buf_add(b, "%s%s", named++ ? ", " : "", lport_name(t->port));
+		if (other && t->why & TARGET_UPSTREAM)
 			buf_add(b, " (upstream)");
-		if (memcmp(t->src, here, 6) && network != t->network)
+		else if (t->why & TARGET_ROUTER)
+			buf_add(b, " (a router's)");
+		if (other)
 			buf_add(b, " in %s", net ? net->name : "a network that is gone");
-		network = t->network;
 	}
-	if (l && l->n > NAMES)
-		buf_add(b, " and %u more", l->n - NAMES);
-	if (!l)
+	if (more)
+		buf_add(b, " and %u more", more);
+	if (!named)
 		buf_add(b, "nobody");
 }
 
@@ -302,7 +329,7 @@ static void multicast_format(struct buf *b, const void *record, uint16_t size)
 	case WHAT_REPORT:
 		buf_add(b, "says which groups somebody wants: ");
 		if (r->list)
-			format_list(b, r->list);
+			format_list(b, r);
 		else
 			buf_add(b, "no router is to know, the switch does");
 		return;
@@ -326,7 +353,7 @@ static void multicast_format(struct buf *b, const void *record, uint16_t size)
 	format_ip(b, &r->src);
 	if (r->what == WHAT_KNOWN || r->list) {
 		buf_add(b, r->what == WHAT_KNOWN ? ": wanted by " : ": nobody asked for it: to ");
-		format_list(b, r->list);
+		format_list(b, r);
 	} else if (r->unregistered == GROUP_FLOOD || group_ip_is_link(&r->group)) {
 		buf_add(b, ": nobody asked for it: flood");
 	} else {

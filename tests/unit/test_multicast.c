@@ -722,6 +722,20 @@ static void test_routed(void **state)
 	lab_apply();
 	lab_flush();
 	lab_expect_ports(a, DATA4, b, trunk, 0);
+	join(c, "239.1.1.1");
+	set(&r1->other_config, "multicast", "true");
+	lab_apply();
+	lab_flush();
+	lab_expect_ports(a, DATA4, b, c, trunk, red_a, 0);
+	leave(c, "239.1.1.1");
+	join(d, "239.1.1.1");
+	pass_ms(2100);
+	set(&r1->other_config, "multicast", "false");
+	lab_apply();
+	lab_flush();
+	lab_expect_ports(a, DATA4, b, d, trunk, 0);
+	leave(d, "239.1.1.1");
+	pass_ms(2100);
 	// Link-local groups stay.
 	set(&r1->other_config, "multicast", "true");
 	lab_apply();
@@ -729,6 +743,21 @@ static void test_routed(void **state)
 	join(red_a, "ff02::99");
 	lab_expect_ports(a, "udp6,ipv6_src=fd00::10,ipv6_dst=ff02::99", b, c, d, router, trunk, 0);
 	lab_expect_ports(a, "udp,nw_src=169.254.0.10,nw_dst=239.1.1.1", b, trunk, 0);
+}
+
+// Another switch with the same router asks with the same address: it gets reports, and no packet that nobody there asked for.
+static void same_router_elsewhere(void **state)
+{
+	with_router(false);
+	query(c, "10.0.0.1", NULL, 10000, 3);
+	query(c, "fe80::1", NULL, 10000, 3);
+	lab_forget_sent();
+	join(b, "239.1.1.1");
+	assert_int_equal(lab.n_sent, 1);
+	assert_int_equal(lab.sent[0].port, c);
+	lab_expect_ports(a, DATA4, b, 0);
+	join(c, "239.1.1.1");
+	lab_expect_ports(a, DATA4, b, c, 0);
 }
 
 static unsigned sum_reports(uint16_t to, struct group_record *last, uint8_t *version)
@@ -856,6 +885,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(malformed, setup, teardown),
 		cmocka_unit_test_setup_teardown(rubbish, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_routed, setup, teardown),
+		cmocka_unit_test_setup_teardown(same_router_elsewhere, setup, teardown),
 		cmocka_unit_test_setup_teardown(proxy, setup, teardown),
 		cmocka_unit_test_setup_teardown(codes, setup, teardown),
 	};
