@@ -5,13 +5,15 @@
          +-- red-a 10.0.0.1, 2001:db8::1    router r    red-b 10.0.1.1 --+
 """
 
+import os
+import signal
 import struct
 import threading
 import time
 
 import pytest
 
-from net import SLOW, Lab, frame, mac, mac_bytes, run, wait_for
+from net import LONG, SLOW, Lab, frame, mac, mac_bytes, run, wait_for
 from lab import SwitchError
 
 ROUTER_MAC = "02:00:00:00:aa:01"
@@ -193,6 +195,33 @@ def test_the_kernels_table(lab):
         lab.weirctl("set", "Router", lab.r, "other_config:netlink-table=many")
     lab.weirctl("remove", "Router", lab.r, "other_config", "netlink-table")
     kernel(lab, "link", "del", "up0")
+
+
+@pytest.mark.skipif(not LONG, reason="takes a while: WEIR_LONG=1")
+def test_lost_notifications(lab, tmp_path):
+    """More changes than the socket holds, while the switch stands still: it reads everything again."""
+    run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1")
+    for name in ("up0", "up1"):
+        run("ip", "link", "set", name, "up")
+    run("ip", "addr", "add", "10.0.0.99/24", "dev", "up0")
+    lab.weirctl("set", "Router", lab.r, "other_config:netlink-table=100")
+    wait_for(lambda: state(lab) == "following", 20, "the kernel's routes")
+    batch, n = tmp_path / "batch", 400000
+    batch.write_text("".join(f"route add {100 + (i >> 16)}.{i >> 8 & 255}.{i & 255}.0/24 via 10.0.0.{2 + i % 90} table 100\n" for i in range(n)))
+    os.kill(lab.daemon.pid, signal.SIGSTOP)
+    try:
+        run("ip", "-batch", batch, limit=120)
+    finally:
+        os.kill(lab.daemon.pid, signal.SIGCONT)
+
+    def kernels():
+        return next(s for s in sources(lab) if s["source"].startswith("kernel"))
+
+    wait_for(lambda: kernels()["routes"] == n and kernels()["state"] == "following", 60 * SLOW, kernels)
+    assert "read 2 times" in kernels()["note"]
+    lab.weirctl("remove", "Router", lab.r, "other_config", "netlink-table")
+    wait_for(lambda: not [s for s in sources(lab) if s["source"].startswith("kernel")], 60 * SLOW, "all of them are gone")
+    run("ip", "link", "del", "up0")
 
 
 def test_gateways_on_a_link(lab):
