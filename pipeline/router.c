@@ -230,6 +230,8 @@ static uint16_t local(struct resolve *r, struct record *rec, const struct way *w
 	uint8_t proto = *resolve_field(r, NW_PROTO, proto), type = (uint8_t)ntohs(r->key->sport);
 	bool transport = proto == IPPROTO_UDP || proto == IPPROTO_TCP || proto == IPPROTO_SCTP;
 
+	if (neighbour_is_duplicate(r, w->in->id, w->v6, w->dst)) // somebody else's
+		return refuse(r, rec, STAGE_REASON(router, NOT_SERVED), w->in->row);
 	if (r->key->class == CLASS_FRAG_FIRST || r->key->class == CLASS_FRAG_LATER) {
 		if (!w->in->reassembles)
 			return refuse(r, rec, STAGE_REASON(router, FRAGMENT), w->in->row);
