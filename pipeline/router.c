@@ -64,9 +64,11 @@ enum action {
 };
 static const struct {
 	uint8_t error, reason;
+	bool local; // of packets for the router's own addresses
 	const char *text;
 } actions[] = {
-#define X(id, error_, reason_, text_) [ACT_##id] = {.error = error_, .reason = router_##reason_, .text = text_},
+#define X(id, error_, reason_, text_)                                                                                  \
+	[ACT_##id] = {.error = error_, .reason = router_##reason_, .text = text_, .local = ACT_##id == ACT_NO_PORT || ACT_##id == ACT_NO_PROTO || ACT_##id == ACT_LATE},
 	ACTIONS(X)
 #undef X
 };
@@ -385,8 +387,13 @@ static void respond(struct worker *w, struct pkt *p, uint8_t action)
 	uint16_t reason = (uint16_t)(stage_router.reason_base + actions[action].reason);
 	enum respond_error error = actions[action].error;
 	uint32_t row = rp ? rp->row : 0;
+	struct config_ip src = {.v6 = v6};
 	int rc;
 
+	// RFC 1812 section 4.3.2.4, RFC 4443 section 2.2: of what was for an address of the router's that address, else one of where it came in.
+	const uint8_t *own = actions[action].local ? d + p->l3_ofs + (v6 ? 24 : 16) : from ? from->ip.b : NULL;
+	if (own)
+		memcpy(src.b, own, v6 ? 16 : 4);
 	if (!rp || (error != RESPOND_ANSWER && (!from || !respond_error_allowed(m, error))) || !respond_may(w, p->in_port, error)) {
 		pkt_drop(p, reason, row);
 		return;
@@ -395,7 +402,7 @@ static void respond(struct worker *w, struct pkt *p, uint8_t action)
 		rc = respond_echo(m, rp->mac, NULL);
 		reason = rc ? reason : 0;
 	} else {
-		rc = respond_error(m, error, rp->mac, &from->ip, 0);
+		rc = respond_error(m, error, rp->mac, &src, 0);
 	}
 	if (!rc)
 		respond_count(w, m, reason, row);

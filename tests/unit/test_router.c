@@ -164,6 +164,9 @@ static void errors(void **state)
 	// From the address of the network that the packet came from.
 	lab_send(a->id, V4 "10.99.0.1");
 	assert_memory_equal(lab.sent[0].bytes + 26, "\x0a\x01\x00\x01\x0a\x01\x00\x0a", 8);
+	// Of what was for an address of its own: that address, also if it is of the other network.
+	lab_send(a->id, V4 "10.2.0.1");
+	assert_memory_equal(lab.sent[0].bytes + 26, "\x0a\x02\x00\x01\x0a\x01\x00\x0a\x03\x03", 10);
 }
 
 static void not_routed(void **state)
