@@ -200,7 +200,9 @@ static void set_policy(const struct config *c, struct config_network *cn, struct
 	*p = (struct group_policy){
 		.querier = config_map_bool(m, "querier", true),
 		.fast_leave = config_map_bool(m, "fast-leave", false),
-		.unregistered = !strcmp(unregistered, "drop") ? GROUP_DROP : !strcmp(unregistered, "router-ports") ? GROUP_ROUTERS : GROUP_FLOOD,
+		.unregistered = !strcmp(unregistered, "drop")           ? GROUP_DROP
+				: !strcmp(unregistered, "router-ports") ? GROUP_ROUTERS
+									: GROUP_FLOOD,
 		.robustness = (uint8_t)number(cn, "robustness", 2, 1, 7),
 		.version = {(uint8_t)(version + 1), (uint8_t)(version + 1)},
 		.interval_s = number(cn, "query-interval", 125, 1, 18000),

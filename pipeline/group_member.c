@@ -80,7 +80,7 @@ static struct source *add(struct snoop *s, struct member *m, const uint8_t ip[16
 	return &m->source[i];
 }
 
-static void delete(struct member *m, uint32_t i)
+static void remove_source(struct member *m, uint32_t i)
 {
 	m->n_sources--;
 	memmove(&m->source[i], &m->source[i + 1], (m->n_sources - i) * sizeof *m->source);
@@ -191,7 +191,7 @@ static void exclude(struct snoop *s, struct member *m, const struct list *l, uin
 
 	for (uint32_t i = m->n_sources; i-- > 0;)
 		if (!lists(l, m->source[i].ip))
-			delete (m, i);
+			remove_source(m, i);
 	for (unsigned i = 0; i < l->r->n_sources; i++) {
 		nth(l, i, ip);
 		if (!find(m, ip))
@@ -308,7 +308,7 @@ static void expire(struct member *m, uint64_t now)
 			src->asked_left = 0;
 			group_mark(m->group);
 		} else {
-			delete (m, i);
+			remove_source(m, i);
 		}
 	}
 	if (!m->exclude || m->until > now)
@@ -317,7 +317,7 @@ static void expire(struct member *m, uint64_t now)
 	group_mark(m->group);
 	for (uint32_t i = m->n_sources; i-- > 0;)
 		if (!m->source[i].until)
-			delete (m, i);
+			remove_source(m, i);
 }
 
 static void send(struct snoop *s, struct member *m, const uint8_t *source, unsigned n, bool suppress)

@@ -16,7 +16,7 @@ void member_run(struct snoop *, struct member *, uint64_t now);
 // The timer of a source that runs is no longer than `until`.
 void member_lower_source(struct member *, const uint8_t *ip, uint64_t until);
 
-// group_table.c
+// group_table.c, for the others
 void group_mark(struct group *); // its members changed
 void group_member_gone(struct member *);
 

@@ -313,7 +313,7 @@ static uint8_t *start(uint8_t *f, const uint8_t mac[6], const struct config_ip *
 static uint32_t finish(uint8_t *f, uint8_t *b, uint32_t len, bool v6)
 {
 	memset(b + 2, 0, 2);
-	uint16_t sum = (uint16_t)~(v6 ? sum_v6(f + 14, b, len, PROTO_ICMPV6) : rte_raw_cksum(b, len));
+	uint16_t sum = (uint16_t) ~(v6 ? sum_v6(f + 14, b, len, PROTO_ICMPV6) : rte_raw_cksum(b, len));
 	memcpy(b + 2, &sum, 2);
 	return (uint32_t)(b - f) + len;
 }

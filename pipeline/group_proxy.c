@@ -13,9 +13,9 @@ struct proxied {
 	struct proxied *next;
 	uint16_t router;
 	bool exclude;
-	uint8_t left;      // state-change reports to be sent yet (RFC 3376 section 5.1)
-	bool answer;       // a query is to be answered
-	uint64_t due;      // of the next one, 0: none
+	uint8_t left; // state-change reports to be sent yet (RFC 3376 section 5.1)
+	bool answer;  // a query is to be answered
+	uint64_t due; // of the next one, 0: none
 	uint64_t answer_at;
 	struct config_ip ip;
 	uint32_t n;
@@ -98,7 +98,9 @@ static void send(struct proxied *p, bool change)
 	uint8_t list[GROUP_FRAME_MAX];
 	uint32_t alen = group_address_len(p->ip.v6);
 	struct group_record r = {
-		.type = change ? (p->exclude ? GROUP_TO_EX : GROUP_TO_IN) : p->exclude ? GROUP_IS_EX : GROUP_IS_IN,
+		.type = change       ? (p->exclude ? GROUP_TO_EX : GROUP_TO_IN)
+			: p->exclude ? GROUP_IS_EX
+				     : GROUP_IS_IN,
 		.group = p->ip,
 		.n_sources = (uint16_t)p->n,
 		.source = list,

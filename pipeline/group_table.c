@@ -1,6 +1,7 @@
-// group_table: see group_table.h. What a record does to a member is in group_member.c.
+// group_table: see group_table.h. What a record does to a member is in group_member.c, who asks in group_querier.c.
 #include "group_member.h"
 #include "group_proxy.h"
+#include "group_querier.h"
 #include "group_timer.h"
 #include "group_view.h"
 #include "key.h"
@@ -15,7 +16,6 @@ struct snoop *group_snoop[MAX_NETWORKS];
 struct group **group_slot;
 uint32_t group_slots;
 uint64_t group_now;
-void (*group_send)(uint16_t network, uint16_t port, const struct group_query *);
 
 static struct group **bucket;
 static struct group *dirty;            // groups whose members changed
@@ -30,11 +30,6 @@ int group_table_init(void)
 struct snoop *group_first_of(uint16_t router)
 {
 	return router ? by_router[router & (MAX_ROUTERS - 1)] : NULL;
-}
-
-bool group_is_querier(const struct snoop *s, bool v6)
-{
-	return s->policy.querier && !s->asker[v6].until;
 }
 
 // ---- groups
@@ -237,163 +232,6 @@ static void heard_report(struct snoop *s, uint16_t port, const struct group_mess
 	}
 }
 
-static void arm(struct snoop *s)
-{
-	uint64_t due = UINT64_MAX;
-
-	for (unsigned v6 = 0; v6 < 2; v6++) {
-		const struct asker *a = &s->asker[v6];
-		uint64_t at[] = {a->until, group_is_querier(s, v6) ? a->general_due : 0, a->settled ? 0 : a->settled_at};
-
-		for (unsigned i = 0; i < 3; i++)
-			due = at[i] && at[i] < due ? at[i] : due;
-		for (unsigned i = 0; i < a->n_routers; i++)
-			for (unsigned b = 1; b < 4; b++)
-				if (a->router[i].why & 1u << b && a->router[i].until[b] < due)
-					due = a->router[i].until[b];
-	}
-	timer_set(&s->timer, due);
-}
-
-static struct router_port *router_at(struct asker *a, uint16_t port, bool make)
-{
-	for (unsigned i = 0; i < a->n_routers; i++)
-		if (a->router[i].port == port)
-			return &a->router[i];
-	if (!make)
-		return NULL;
-	if (a->n_routers == a->room) {
-		struct router_port *grown = realloc(a->router, (a->room + 8) * sizeof *grown);
-
-		if (!grown)
-			return NULL;
-		a->router = grown;
-		a->room += 8;
-	}
-	a->router[a->n_routers] = (struct router_port){.port = port};
-	return &a->router[a->n_routers++];
-}
-
-// `why`: the number of a bit of ROUTER_*. True: it wasn't known.
-static bool learn_router(struct snoop *s, bool v6, uint16_t port, unsigned why, const struct config_ip *ip, uint64_t until)
-{
-	struct router_port *r = router_at(&s->asker[v6], port, true);
-
-	if (!r)
-		return false;
-	bool new = !(r->why & 1u << why);
-	r->why |= (uint8_t)(1u << why);
-	r->until[why] = until;
-	r->ip = *ip;
-	return new;
-}
-
-// True: a port is no router's any more.
-static bool expire_routers(struct asker *a, uint64_t now)
-{
-	bool changed = false;
-
-	for (unsigned i = 0; i < a->n_routers;) {
-		struct router_port *r = &a->router[i];
-
-		for (unsigned b = 1; b < 4; b++) {
-			if (!(r->why & 1u << b) || r->until[b] > now)
-				continue;
-			r->why &= (uint8_t)~(1u << b);
-			changed = true;
-		}
-		if (r->why)
-			i++;
-		else
-			*r = a->router[--a->n_routers];
-	}
-	return changed;
-}
-
-static void become_querier(struct snoop *s, bool v6, uint64_t now)
-{
-	struct asker *a = &s->asker[v6];
-
-	a->until = 0;
-	a->robustness = s->policy.robustness;
-	a->interval_s = s->policy.interval_s;
-	a->general_due = now;
-	a->startup_left = a->robustness;
-	if (!a->settled)
-		a->settled_at = now + s->policy.response_ms * MS + SECOND;
-}
-
-// RFC 3376 section 6.6.2: the lower address asks. One of 0.0.0.0 claims nothing (RFC 4541 section 2.1.1).
-static bool gives_way(const struct snoop *s, const struct group_message *q)
-{
-	const struct config_ip *own = &s->policy.own[q->v6];
-
-	if (!s->policy.querier)
-		return true;
-	return !group_ip_is_zero(&q->src) && (group_ip_is_zero(own) || memcmp(q->src.b, own->b, group_address_len(q->v6)) < 0);
-}
-
-// What another querier asks lowers timers as if it had been asked here (RFC 3376 section 6.6.1).
-static void follow_query(struct snoop *s, const struct group_message *q, uint64_t now)
-{
-	struct group *g = group_find(s->network, &q->group);
-	uint64_t left = q->response_ms * MS * s->asker[q->v6].robustness;
-	uint32_t alen = group_address_len(q->v6);
-
-	for (struct member *m = g ? g->members : NULL, *next; m; m = next) {
-		next = m->next;
-		if (!q->n_sources && m->exclude && m->until > now + left)
-			m->until = now + left;
-		for (unsigned i = 0; i < q->n_sources; i++)
-			member_lower_source(m, q->source + i * alen, now + left);
-		member_run(s, m, now);
-	}
-}
-
-static void heard_query(struct snoop *s, uint16_t port, const struct group_message *q, uint64_t now)
-{
-	struct asker *a = &s->asker[q->v6];
-	bool gives = gives_way(s, q), known;
-
-	s->count.queries++;
-	if (q->version < 3) // RFC 3376 section 8.12
-		a->old_until[q->version] = now + a->robustness * a->interval_s * SECOND + q->response_ms * MS;
-	if (s->policy.upstream)
-		group_proxy_asked(s, q, now);
-	if (gives) {
-		if (q->version == 3 && q->robustness)
-			a->robustness = q->robustness;
-		if (q->version == 3 && q->interval_s)
-			a->interval_s = q->interval_s;
-		// RFC 3376 section 8.5
-		a->until = now + a->robustness * a->interval_s * SECOND + s->policy.response_ms * MS / 2;
-		a->ip = q->src;
-		a->port = port;
-		if (!a->settled && !a->settled_at && group_ip_is_zero(&q->group))
-			a->settled_at = now + q->response_ms * MS + SECOND;
-	}
-	uint64_t until = now + a->robustness * a->interval_s * SECOND + s->policy.response_ms * MS / 2;
-	// One with the switch's own address is another switch with the same router.
-	bool proxy = group_ip_is_zero(&q->src) || !memcmp(q->src.b, s->policy.own[q->v6].b, 16);
-	known = learn_router(s, q->v6, port, proxy ? 3 : 1, &q->src, until);
-	if (known)
-		group_view_network(s);
-	if (gives && !group_ip_is_zero(&q->group) && !q->suppress)
-		follow_query(s, q, now);
-	arm(s);
-}
-
-static void heard_hello(struct snoop *s, uint16_t port, const struct group_message *h, uint64_t now)
-{
-	s->count.hellos++;
-	bool new = learn_router(s, h->v6, port, 2, &h->src, h->hold_s == UINT32_MAX ? UINT64_MAX : now + h->hold_s * SECOND);
-	if (!h->hold_s) // it says goodbye
-		expire_routers(&s->asker[h->v6], now);
-	if (new || !h->hold_s)
-		group_view_network(s);
-	arm(s);
-}
-
 void group_heard(uint16_t network, uint16_t port, const struct group_message *m, uint64_t now)
 {
 	struct snoop *s = group_snoop[network & (MAX_NETWORKS - 1)];
@@ -406,10 +244,10 @@ void group_heard(uint16_t network, uint16_t port, const struct group_message *m,
 		heard_report(s, port, m, now);
 		break;
 	case GROUP_QUERY:
-		heard_query(s, port, m, now);
+		querier_heard_query(s, port, m, now);
 		break;
 	case GROUP_HELLO:
-		heard_hello(s, port, m, now);
+		querier_heard_hello(s, port, m, now);
 		break;
 	case GROUP_OTHER:
 		break;
@@ -419,54 +257,6 @@ void group_heard(uint16_t network, uint16_t port, const struct group_message *m,
 
 // ---- time
 
-static void ask_all(struct snoop *s, bool v6, uint64_t now)
-{
-	struct asker *a = &s->asker[v6];
-	struct group_query q = {
-		.group = {.v6 = v6},
-		.src = s->policy.own[v6],
-		.version = s->policy.version[v6],
-		.robustness = a->robustness,
-		.interval_s = a->interval_s,
-		.response_ms = s->policy.response_ms,
-	};
-
-	memcpy(q.mac, s->policy.mac, 6);
-	s->count.sent_queries++;
-	if (group_send)
-		group_send(s->network, 0, &q);
-	a->startup_left -= a->startup_left > 0;
-	a->general_due = now + a->interval_s * SECOND / (a->startup_left ? 4 : 1); // RFC 3376 section 8.6
-}
-
-static void snoop_run(struct snoop *s, uint64_t now)
-{
-	bool changed = false;
-
-	for (unsigned v6 = 0; v6 < 2; v6++) {
-		struct asker *a = &s->asker[v6];
-
-		if (a->until && a->until <= now) {
-			a->until = 0;
-			if (s->policy.querier) {
-				become_querier(s, v6, now);
-			} else { // nobody asks any more, so memberships would end by themselves
-				changed |= a->settled;
-				a->settled = false;
-				a->settled_at = 0;
-			}
-		}
-		if (group_is_querier(s, v6) && a->general_due <= now)
-			ask_all(s, v6, now);
-		if (!a->settled && a->settled_at && a->settled_at <= now)
-			changed = a->settled = true;
-		changed |= expire_routers(a, now);
-	}
-	if (changed)
-		group_view_network(s);
-	arm(s);
-}
-
 void group_tick(uint64_t now)
 {
 	struct timer *t;
@@ -475,7 +265,7 @@ void group_tick(uint64_t now)
 	while ((t = timer_next()) && t->due <= now) {
 		timer_clear(t);
 		if (t->network) {
-			snoop_run((struct snoop *)t, now);
+			querier_run((struct snoop *)t, now);
 		} else {
 			struct member *m = (struct member *)t;
 
@@ -587,22 +377,6 @@ static bool set_ports(struct snoop *s, const uint16_t *port, unsigned n, bool *m
 	return true;
 }
 
-static void set_static(struct snoop *s)
-{
-	static const struct config_ip none;
-
-	for (unsigned v6 = 0; v6 < 2; v6++) {
-		struct asker *a = &s->asker[v6];
-
-		for (unsigned i = 0; i < a->n_routers; i++)
-			a->router[i].why &= (uint8_t)~ROUTER_STATIC;
-		for (unsigned i = 0; i < s->policy.n_routers; i++)
-			if (group_has_port(s, s->policy.router_port[i]))
-				learn_router(s, v6, s->policy.router_port[i], 0, &none, UINT64_MAX);
-		expire_routers(a, 0);
-	}
-}
-
 int group_configure(uint16_t network, const struct group_policy *p, const uint16_t *port, unsigned n_ports, uint64_t now)
 {
 	struct snoop *s = group_snoop[network];
@@ -639,14 +413,14 @@ int group_configure(uint16_t network, const struct group_policy *p, const uint16
 			a->settled = false, a->settled_at = 0;
 		if (group_is_querier(s, v6)) {
 			if (new || !old.querier)
-				become_querier(s, v6, now);
+				querier_begin(s, v6, now);
 			a->robustness = p->robustness;
 			a->interval_s = p->interval_s;
 			if (more || memcmp(&old.own[v6], &p->own[v6], sizeof p->own[v6]))
 				a->general_due = now; // who is new is asked
 		}
 	}
-	set_static(s);
+	querier_set_static(s);
 	forget_ports(s, false);
 	flush();
 	group_view_network(s);
@@ -656,7 +430,7 @@ int group_configure(uint16_t network, const struct group_policy *p, const uint16
 		group_view_network(s);
 	if (old.router != p->router || old.upstream != p->upstream || memcmp(old.mac, p->mac, 6))
 		router_changed(p->router);
-	snoop_run(s, now);
+	querier_run(s, now);
 	return 0;
 }
 

@@ -252,8 +252,8 @@ static int verb_networks(struct page *p, int argc, const char *argv[], char **er
 		listing_bool(p->l, s->asker[0].settled && s->asker[1].settled);
 		listing_uint(p->l, s->n_groups);
 		listing_uint(p->l, s->policy.max_groups);
-		const uint64_t *figure[] = {&c->reports, &c->leaves, &c->queries, &c->hellos, &c->sent_queries, &c->refused_groups, &c->refused_port,
-					    &c->refused_sources};
+		const uint64_t *figure[] = {&c->reports,      &c->leaves,         &c->queries,      &c->hellos,
+					    &c->sent_queries, &c->refused_groups, &c->refused_port, &c->refused_sources};
 		for (unsigned i = 0; i < 8; i++)
 			listing_uint(p->l, *figure[i]);
 	}
@@ -339,7 +339,8 @@ static void fill_each(table_fill_fn *fn, void *arg)
 			fn(arg, network_get(i)->name, group_snoop[i]->n_groups, group_snoop[i]->policy.max_groups);
 }
 
-static struct table_stat fill_stat = {.name = "multicast_group", .help = "multicast groups that somebody in the network asked for", .label = "network", .each = fill_each};
+static struct table_stat fill_stat = {
+	.name = "multicast_group", .help = "multicast groups that somebody in the network asked for", .label = "network", .each = fill_each};
 
 void group_verbs_init(void)
 {

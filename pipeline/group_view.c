@@ -20,7 +20,7 @@ struct view_source {
 struct view {
 	struct view *next;
 	uint16_t domain;
-	uint16_t any;                // of a source that is not among these
+	uint16_t any; // of a source that is not among these
 	uint32_t n;
 	struct config_ip ip;
 	struct view_source source[]; // by address
@@ -159,8 +159,8 @@ static const struct snoop *next_of(uint16_t domain, const struct snoop *s)
 	return domain & GROUP_OF_ROUTER ? s->router_next : NULL;
 }
 
-// Who gets a packet of the source. Multicast routers of a network get those that are in it; what comes from others is in it if somebody there asked for it,
-// or if it is upstream (RFC 4605 section 4.3).
+// Who gets a packet of the source. Multicast routers of a network get those that are in it; what comes from others is in it if somebody there asked
+// for it, or if it is upstream (RFC 4605 section 4.3).
 static uint16_t list_for(uint16_t domain, const struct config_ip *ip, const uint8_t *source)
 {
 	for (const struct snoop *s = first_of(domain); s; s = next_of(domain, s)) {

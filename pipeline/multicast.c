@@ -1,6 +1,7 @@
 // multicast: packets for a group go to the ports that asked for it (RFC 4541), and by a router into its other networks; IGMP and MLD are listened to.
 //
-// Replaces the flood that stage fdb decided on. What a network knows is on the main thread (group_table.h), and published for this stage (group_view.h).
+// Replaces the flood that stage fdb decided on. What a network knows is on the main thread (group_table.h), and published for this stage
+// (group_view.h).
 #include "group_config.h"
 #include "group_message.h"
 #include "group_table.h"
@@ -15,20 +16,20 @@
 #include <arpa/inet.h>
 #include <rte_branch_prediction.h>
 
-#define MULTICAST_REASONS(X)                                                                                           \
-	X(multicast, MALFORMED, "an IGMP, MLD or PIM message whose checksum, length or addresses are wrong")          \
-	X(multicast, NOT_WANTED, "nobody in the network asked for the multicast group, or not from this source")      \
+#define MULTICAST_REASONS(X)                                                                                                                         \
+	X(multicast, MALFORMED, "an IGMP, MLD or PIM message whose checksum, length or addresses are wrong")                                         \
+	X(multicast, NOT_WANTED, "nobody in the network asked for the multicast group, or not from this source")                                     \
 	X(multicast, UNREGISTERED, "nobody asked for the multicast group, and the network does not flood such packets")
 
 STAGE_REASONS(multicast, MULTICAST_REASONS);
 
 enum what {
-	WHAT_LINK,       // a group that is everybody's
+	WHAT_LINK, // a group that is everybody's
 	WHAT_QUERY,
 	WHAT_REPORT,
 	WHAT_REPORT_FLOODED,
 	WHAT_UNSETTLED,
-	WHAT_UNKNOWN,    // nobody asked for the group
+	WHAT_UNKNOWN, // nobody asked for the group
 	WHAT_KNOWN,
 };
 
@@ -36,7 +37,7 @@ enum what {
 enum routed {
 	ROUTED_NOT,
 	ROUTED_YES,
-	ROUTED_RPF,   // it came in elsewhere than where its source is
+	ROUTED_RPF, // it came in elsewhere than where its source is
 	ROUTED_TTL,
 	ROUTED_ELSEWHERE, // by the switch that it came from
 };
@@ -394,5 +395,6 @@ static void multicast_fini(void)
 	group_verbs_fini();
 }
 
-STAGE(multicast, .fields = multicast_fields, .resolve = multicast_resolve, .run = multicast_run, .punted = multicast_punted, .format = multicast_format,
-      .reconcile = multicast_reconcile, .tick = multicast_tick, .init = multicast_init, .fini = multicast_fini, .verbs = group_verbs);
+STAGE(multicast, .fields = multicast_fields, .resolve = multicast_resolve, .run = multicast_run, .punted = multicast_punted,
+      .format = multicast_format, .reconcile = multicast_reconcile, .tick = multicast_tick, .init = multicast_init, .fini = multicast_fini,
+      .verbs = group_verbs);
