@@ -459,10 +459,17 @@ static int statics(const struct config *want)
 			set_statics(network_id(want, &cp->network), cp->addresses[a].ip, cp->addresses[a].n_ips,
 				    cp->addresses[a].mac, kept);
 	}
+	const struct config_remote_mac *last = NULL; // they come in rows of one network
+	uint16_t network = 0;
 	for (size_t i = 0; i < want->n_remote_macs; i++) {
 		const struct config_remote_mac *rm = &want->remote_macs[i];
 
-		set_statics(network_id(want, &rm->network), rm->ips, rm->n_ips, rm->mac, kept);
+		if (rm->error || !rm->n_ips)
+			continue;
+		if (!last || !row_id_equal(&last->network, &rm->network))
+			network = network_id(want, &rm->network);
+		last = rm;
+		set_statics(network, rm->ips, rm->n_ips, rm->mac, kept);
 	}
 	for (uint32_t i = 0; i < neighbour_high(); i++)
 		if (neighbour_entries[i].state == NEIGHBOUR_STATIC && !kept[i])

@@ -85,6 +85,10 @@ static void fill(struct station *s, const struct station_key *k, struct value v,
 	};
 	memcpy(s->mac, v.mac, 6);
 	memcpy(s->ip.b, k->ip, 16);
+	// One on another host is behind the tunnel that its MAC is behind.
+	struct fdb_entry e;
+	if (!v.port && fdb_lookup(fdb_key(k->network, v.mac), &e))
+		s->port = e.port;
 }
 
 bool station_lookup(uint16_t network, const struct config_ip *ip, struct station *s)
@@ -174,7 +178,7 @@ static void set_static(uint16_t network, uint16_t port, const uint8_t mac[6], co
 	bool had = station_lookup(network, ip, &old);
 	if (had && !old.is_static)
 		port_count[old.port & (MAX_PORTS - 1)]--;
-	int32_t at = had && old.port == port && !memcmp(old.mac, mac, 6) ? rte_hash_lookup(hash, &k) : put(&k, v);
+	int32_t at = had && (!port || old.port == port) && !memcmp(old.mac, mac, 6) ? rte_hash_lookup(hash, &k) : put(&k, v);
 	if (at >= 0)
 		side[at] = (struct side){.is_static = true, .router = had && old.router, .wanted = true};
 }
@@ -236,6 +240,19 @@ int station_configure(const struct config *c)
 		for (size_t a = 0; network && a < cp->n_addresses; a++)
 			for (size_t k = 0; k < cp->addresses[a].n_ips; k++)
 				set_static(network, cp->id, cp->addresses[a].mac, &cp->addresses[a].ip[k]);
+	}
+	const struct config_remote_mac *last = NULL; // they come in rows of one network
+	uint16_t network = 0;
+	for (size_t i = 0; i < c->n_remote_macs; i++) {
+		const struct config_remote_mac *rm = &c->remote_macs[i];
+
+		if (rm->error || !rm->n_ips)
+			continue;
+		if (!last || !row_id_equal(&last->network, &rm->network))
+			network = network_id(c, &rm->network);
+		last = rm;
+		for (size_t k = 0; network && k < rm->n_ips; k++)
+			set_static(network, 0, rm->mac, &rm->ips[k]);
 	}
 	remove_if(is_unwanted, NULL);
 	return 0;

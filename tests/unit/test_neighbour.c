@@ -1,6 +1,7 @@
 // neighbour: the state machine of RFC 4861 event by event, packets that wait, limits, what is believed and what is answered.
 #include "lab.h"
 #include "adjacency.h"
+#include "fdb.h"
 #include "neighbour_private.h"
 #include "neighbour_wire.h"
 #include "notice.h"
@@ -541,7 +542,7 @@ static double seconds(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
@@ -908,6 +909,20 @@ static void stations(void **state)
 	assert_null(station_find(red->id, false, ip.b, NULL));
 	assert_memory_equal(station_of(blue->id, a->id, false, NULL)->ip.b, given.b, 4);
 	assert_memory_equal(station_of(blue->id, a->id, false, mac_b)->ip.b, ip.b, 4);
+	// One on another host is where its MAC is.
+	struct config_ip far = ip_of("10.1.0.200");
+	struct config_remote_mac rm = {.network = blue->row, .mac = {2, 0, 0, 0, 0, 0x99}, .ips = &far, .n_ips = 1};
+	lab.config->remote_macs = &rm;
+	lab.config->n_remote_macs = 1;
+	station_configure(lab.config);
+	assert_true(fdb_set_static(fdb_key(blue->id, rm.mac), a2->id, 0));
+	assert_true(station_lookup(blue->id, &far, &s) && s.is_static);
+	assert_int_equal(s.port, a2->id);
+	lab.config->remote_macs = NULL;
+	lab.config->n_remote_macs = 0;
+	station_configure(lab.config);
+	assert_false(station_lookup(blue->id, &far, &s));
+	fdb_remove(fdb_key(blue->id, rm.mac));
 	// A router says so.
 	uint8_t f[NEIGHBOUR_FRAME];
 	struct config_ip six = ip_of("fd01::77");
