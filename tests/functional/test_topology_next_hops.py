@@ -124,3 +124,5 @@ def test_a_next_hop_dies(world, lab):
         k2.address("k2", "fd05::12/64")  # the kernel has forgotten what it had of IPv6
         k2.route("fd01::/64", "via", "fd05::1")
         k2.route("10.0.1.0/24", "via", "10.0.5.1")
+    for v in (4, 6):  # it is asked for every second, though nobody sends to it
+        wait_for(lambda: not all_by_k1(world, lab, v), 30 * SLOW, "the next hop to be used again")
