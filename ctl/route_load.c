@@ -1,4 +1,5 @@
-// route_load: has the switch read a file of routes, and shows how far it is. The switch reads, as the routes are its own and not the database's.
+// route_load: has the switch read a file of routes, and shows how far it is. The switch reads, as the routes are its own and
+// not the database's.
 #include "openvswitch.h"
 
 #include "control.h"
@@ -39,7 +40,8 @@ static void print_json(uint64_t routes, uint64_t bad, uint64_t ms, char *lines)
 {
 	char *save = NULL, *line = strtok_r(lines, "\n", &save);
 
-	printf("{\"routes\": %" PRIu64 ", \"left_out\": %" PRIu64 ", \"milliseconds\": %" PRIu64 ", \"problems\": [", routes, bad, ms);
+	printf("{\"routes\": %" PRIu64 ", \"left_out\": %" PRIu64 ", \"milliseconds\": %" PRIu64 ", \"problems\": [", routes,
+	       bad, ms);
 	for (bool first = true; line; line = strtok_r(NULL, "\n", &save), first = false) {
 		printf("%s\"", first ? "" : ", ");
 		for (const char *c = line; *c; c++)
@@ -72,7 +74,8 @@ static int finish(char *text)
 	fputs(lines, stderr);
 	printf("%" PRIu64 " routes in %.1f s\n", routes, (double)ms / 1000);
 	if (bad)
-		fprintf(stderr, "weirctl: %" PRIu64 " %s left out; all others are in use\n", bad, bad == 1 ? "line was" : "lines were");
+		fprintf(stderr, "weirctl: %" PRIu64 " %s left out; all others are in use\n", bad,
+			bad == 1 ? "line was" : "lines were");
 	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 

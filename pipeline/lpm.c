@@ -78,10 +78,12 @@ static inline unsigned places(const struct lpm_node *n)
 // ---- readers
 
 // The heap places of the prefixes that six bits are in: of none to five bits.
-#define ABOVE(i) \
-	(1ULL << 1 | 1ULL << (2 | (i) >> 5) | 1ULL << (4 | (i) >> 4) | 1ULL << (8 | (i) >> 3) | 1ULL << (16 | (i) >> 2) | 1ULL << (32 | (i) >> 1))
+#define ABOVE(i)                                                                                                               \
+	(1ULL << 1 | 1ULL << (2 | (i) >> 5) | 1ULL << (4 | (i) >> 4) | 1ULL << (8 | (i) >> 3) | 1ULL << (16 | (i) >> 2) |      \
+	 1ULL << (32 | (i) >> 1))
 #define ABOVE8(i) ABOVE(i), ABOVE(i + 1), ABOVE(i + 2), ABOVE(i + 3), ABOVE(i + 4), ABOVE(i + 5), ABOVE(i + 6), ABOVE(i + 7)
-static const uint64_t above[1 << STRIDE] = {ABOVE8(0), ABOVE8(8), ABOVE8(16), ABOVE8(24), ABOVE8(32), ABOVE8(40), ABOVE8(48), ABOVE8(56)};
+static const uint64_t above[1 << STRIDE] = {ABOVE8(0),  ABOVE8(8),  ABOVE8(16), ABOVE8(24),
+					    ABOVE8(32), ABOVE8(40), ABOVE8(48), ABOVE8(56)};
 
 void *lpm_find(const struct lpm *t, bool v6, const uint8_t *ip, uint8_t max, uint8_t *len)
 {
@@ -257,7 +259,8 @@ static struct spot spot_of(bool v6, const uint8_t *ip, uint8_t len)
 	return s;
 }
 
-// The place where the pointer to the node of depth `above` is, as deep as there are nodes; *depth says how deep that is. way[]: the places before it.
+// The place where the pointer to the node of depth `above` is, as deep as there are nodes; *depth says how deep that is. way[]:
+// the places before it.
 static void **descend(const struct lpm *t, const struct spot *s, unsigned *depth, void **way[DEPTH_MAX])
 {
 	void **at = (void **)(uintptr_t)&t->root;
@@ -377,7 +380,7 @@ void *lpm_remove(struct lpm *t, bool v6, const uint8_t *ip, uint8_t len)
 	}
 	struct lpm_node *old = *way[top];
 	struct lpm_node *new = places(old) == 1 ? NULL : copy_without(t, old, kind, bit);
-	if (!new && places(old) > 1) {
+	if (!new &&places(old) > 1) {
 		rcu_publish(*place, NULL);
 		return value;
 	}

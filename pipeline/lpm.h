@@ -1,8 +1,9 @@
 // lpm: longest prefix match, one table for IPv4 and IPv6, that workers read without locks while the main thread changes it.
 //
-// A trie with a stride of six bits whose nodes hold bitmaps (Eatherton, Varghese and Dittia, "Tree bitmap", 2004): a node knows the prefixes that end in it
-// and the children that it has, and has room for just those. To add or remove is to publish a copy of one node; the pointer of a child or a
-// value is replaced in place. A reader sees each change whole: a prefix that covers an address before and after a change is found throughout.
+// A trie with a stride of six bits whose nodes hold bitmaps (Eatherton, Varghese and Dittia, "Tree bitmap", 2004): a node knows
+// the prefixes that end in it and the children that it has, and has room for just those. To add or remove is to publish a copy
+// of one node; the pointer of a child or a value is replaced in place. A reader sees each change whole: a prefix that covers an
+// address before and after a change is found throughout.
 //
 // Memory that readers may still look at is freed after a grace period, in batches.
 #ifndef PIPELINE_LPM_H
@@ -36,12 +37,13 @@ void *lpm_remove(struct lpm *, bool v6, const uint8_t *ip, uint8_t len);
 void lpm_retire(void *p);
 // Hands over what waits. Call it after a batch of changes.
 void lpm_flush(void);
-// Takes the table away at once; readers may be in it. Frees up to `budget` nodes of it, and calls `gone` for each value in them. True: there is more.
-// The caller has waited for a grace period after it made the table unreachable.
+// Takes the table away at once; readers may be in it. Frees up to `budget` nodes of it, and calls `gone` for each value in
+// them. True: there is more. The caller has waited for a grace period after it made the table unreachable.
 bool lpm_free_some(struct lpm *, unsigned budget, void (*gone)(void *value));
 
-// Visits prefixes in the order of their addresses, shorter ones first, behind (ip, len); begun false: from the first one on. The visitor may change the value
-// of, or remove, the prefix that it is called for. It returns false to stop; then true is returned.
+// Visits prefixes in the order of their addresses, shorter ones first, behind (ip, len); begun false: from the first one on.
+// The visitor may change the value of, or remove, the prefix that it is called for. It returns false to stop; then true is
+// returned.
 struct lpm_at {
 	bool begun;
 	uint8_t len;

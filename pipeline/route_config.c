@@ -48,22 +48,28 @@ static bool hops_of(const struct config *c, struct config_route *cr, const struc
 	char text[INET6_ADDRSTRLEN];
 
 	if (cr->type == ROUTE_UNICAST && !cr->n_hops)
-		sentence_set(&cr->error, "the route has no next hop: give it one, or the type blackhole, unreachable or prohibit");
+		sentence_set(&cr->error,
+			     "the route has no next hop: give it one, or the type blackhole, unreachable or prohibit");
 	else if (cr->n_hops > ROUTE_HOPS_MAX)
 		sentence_set(&cr->error, "the route has %zu next hops; %d are possible", cr->n_hops, ROUTE_HOPS_MAX);
 	for (size_t i = 0; !cr->error && i < cr->n_hops; i++) {
 		const struct config_next_hop *h = &cr->hops[i];
 		const struct config_router_port *p = h->has_port ? port_of(c, &h->port) : NULL;
 
-		hop[i] = (struct route_hop){.weight = h->weight ? h->weight : 1, .has_gateway = h->has_gateway, .by_address = !h->has_port, .gateway = h->gateway};
+		hop[i] = (struct route_hop){.weight = h->weight ? h->weight : 1,
+					    .has_gateway = h->has_gateway,
+					    .by_address = !h->has_port,
+					    .gateway = h->gateway};
 		if (h->has_gateway && h->gateway.v6 != cr->prefix.ip.v6)
 			sentence_set(&cr->error, "the gateway %s is not of the prefix' family", ip_text(&h->gateway, text));
 		else if (!h->has_gateway && !h->has_port)
 			sentence_set(&cr->error, "a next hop has neither a gateway nor a router port");
 		else if (p && !row_id_equal(&p->router, &cr->router))
 			sentence_set(&cr->error, "router port %s is not one of router %s", p->name, router->name);
-		else if (h->has_gateway && h->gateway.v6 && !h->has_port && h->gateway.b[0] == 0xfe && (h->gateway.b[1] & 0xc0) == 0x80)
-			sentence_set(&cr->error, "the gateway %s is link-local: say which router port it is at", ip_text(&h->gateway, text));
+		else if (h->has_gateway && h->gateway.v6 && !h->has_port && h->gateway.b[0] == 0xfe &&
+			 (h->gateway.b[1] & 0xc0) == 0x80)
+			sentence_set(&cr->error, "the gateway %s is link-local: say which router port it is at",
+				     ip_text(&h->gateway, text));
 		if (p)
 			hop[i].port = p->id; // a port that isn't there yet has none: the hop isn't used
 	}
@@ -76,8 +82,10 @@ static void check_gateways(struct config_route *cr, const struct router *r, cons
 
 	for (size_t i = 0; i < cr->n_hops; i++)
 		if (hop[i].by_address && !route_gateway_port(r, &hop[i].gateway))
-			sentence_set(&cr->error, "no port of router %s has a prefix that the gateway %s is in: the next hop is not used until one has", r->name,
-				     ip_text(&hop[i].gateway, text));
+			sentence_set(&cr->error,
+				     "no port of router %s has a prefix that the gateway %s is in: the next hop is not used "
+				     "until one has",
+				     r->name, ip_text(&hop[i].gateway, text));
 }
 
 static const struct applied *applied_find(uint32_t row)
@@ -111,11 +119,17 @@ static bool apply(struct config *want, struct config_route *cr, struct applied *
 	if (cr->error || !router || !router->id || !hops_of(want, cr, router, hop))
 		return there;
 	struct router *r = route_router_get(router->id);
-	struct route_spec s = {.prefix = cr->prefix, .source = ROUTE_CONFIG, .type = cr->type, .metric = cr->metric, .row = row,
-			       .n_hops = cr->type == ROUTE_UNICAST ? (uint16_t)cr->n_hops : 0, .hop = hop};
+	struct route_spec s = {.prefix = cr->prefix,
+			       .source = ROUTE_CONFIG,
+			       .type = cr->type,
+			       .metric = cr->metric,
+			       .row = row,
+			       .n_hops = cr->type == ROUTE_UNICAST ? (uint16_t)cr->n_hops : 0,
+			       .hop = hop};
 	int rc = r ? route_set(router->id, cr->table, &s) : -ENOMEM;
 	if (rc == -ENOSPC)
-		sentence_set(&cr->error, "there is no room for the route: %d routes, or %d tables of a router", ROUTE_MAX, ROUTE_TABLES_MAX);
+		sentence_set(&cr->error, "there is no room for the route: %d routes, or %d tables of a router", ROUTE_MAX,
+			     ROUTE_TABLES_MAX);
 	else if (rc)
 		sentence_set(&cr->error, "out of memory");
 	if (rc)
@@ -135,7 +149,8 @@ static int by_row(const void *a, const void *b)
 
 static void remove_applied(const struct applied *a)
 {
-	route_remove(a->router, a->table, &(struct route_spec){.prefix = a->prefix, .source = ROUTE_CONFIG, .metric = a->metric, .row = a->row});
+	route_remove(a->router, a->table,
+		     &(struct route_spec){.prefix = a->prefix, .source = ROUTE_CONFIG, .metric = a->metric, .row = a->row});
 }
 
 static bool same_place(const struct applied *a, const struct applied *b)
@@ -151,7 +166,8 @@ static int reconcile_routes(struct config *want)
 
 	if (!now)
 		return -ENOMEM;
-	// What is new comes first, so that an address whose route moves from one row to another, or from one metric to another, is never without.
+	// What is new comes first, so that an address whose route moves from one row to another, or from one metric to another,
+	// is never without.
 	for (size_t i = 0; i < want->n_routes; i++)
 		n += apply(want, &want->routes[i], &now[n]);
 	qsort(now, n, sizeof *now, by_row);

@@ -22,9 +22,10 @@ static bool covers(const struct config_prefix *p, bool v6, const uint8_t *ip)
 	return !bits || !((p->ip.b[bytes] ^ ip[bytes]) & 0xff << (8 - bits) & 0xff);
 }
 
-// The hop with the highest score wins (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998): a hop that comes or goes moves only what
-// it wins or had won. With weights the score is -w / ln(u), by which a hop's share is its weight's (Schindelhauer and Schomaker, "Weighted distributed hash
-// tables", 2005). For equal weights that is the order of u itself.
+// The hop with the highest score wins (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998): a hop
+// that comes or goes moves only what it wins or had won. With weights the score is -w / ln(u), by which a hop's share is its
+// weight's (Schindelhauer and Schomaker, "Weighted distributed hash tables", 2005). For equal weights that is the order of u
+// itself.
 static const struct route_hop *choose(const struct hops *h, uint64_t hash, bool dead_too)
 {
 	const struct route_hop *best = NULL;
@@ -77,7 +78,8 @@ static bool prefer(struct resolve *r, const struct route *first, uint64_t hash, 
 		const struct route_hop *hop = choose(h, hash, false);
 		if (hop)
 			return take(at, h, hop, out);
-		if (!last) { // All of its hops are dead. Perhaps there is a worse route; else it is up to the neighbour table to say so.
+		if (!last) { // All of its hops are dead. Perhaps there is a worse route; else it is up to the neighbour table
+			     // to say so.
 			last = at;
 			last_hops = h;
 			last_hop = choose(h, hash, true);
@@ -86,7 +88,8 @@ static bool prefer(struct resolve *r, const struct route *first, uint64_t hash, 
 	return last && take(last, last_hops, last_hop, out);
 }
 
-static bool find_in(struct resolve *r, const struct router *router, uint32_t number, bool v6, const uint8_t *dst, uint64_t hash, struct route_result *out)
+static bool find_in(struct resolve *r, const struct router *router, uint32_t number, bool v6, const uint8_t *dst, uint64_t hash,
+		    struct route_result *out)
 {
 	if (v6) {
 		depend(r, route_id_stripe(router->id, number, dst, 48));
@@ -114,12 +117,12 @@ static bool find_in(struct resolve *r, const struct router *router, uint32_t num
 
 static bool applies(const struct policy *p, uint16_t in_port, bool v6, const uint8_t *src, const uint8_t *dst, uint8_t tos)
 {
-	return (!p->has_port || (p->port && p->port == in_port)) && (!p->has_src || (src && covers(&p->src, v6, src))) && (!p->has_dst || covers(&p->dst, v6, dst)) &&
-	       (p->dscp < 0 || p->dscp == tos >> 2);
+	return (!p->has_port || (p->port && p->port == in_port)) && (!p->has_src || (src && covers(&p->src, v6, src))) &&
+	       (!p->has_dst || covers(&p->dst, v6, dst)) && (p->dscp < 0 || p->dscp == tos >> 2);
 }
 
-enum route_type route_find(struct resolve *r, uint16_t id, uint16_t in_port, bool v6, const uint8_t *src, const uint8_t *dst, uint8_t tos, uint64_t hash,
-			   struct route_result *out)
+enum route_type route_find(struct resolve *r, uint16_t id, uint16_t in_port, bool v6, const uint8_t *src, const uint8_t *dst,
+			   uint8_t tos, uint64_t hash, struct route_result *out)
 {
 	*out = (struct route_result){.type = ROUTE_NONE};
 	depend(r, route_id_router(id, v6));

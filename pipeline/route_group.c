@@ -22,7 +22,8 @@ static uint64_t hop_seed(const struct route_hop *h)
 	memcpy(w, h->gateway.b, sizeof w);
 	uint64_t s = key_mum(w[0] ^ key_secret[0], w[1] ^ key_secret[1]);
 	// A port that was found by address may change and is the same next hop.
-	return key_mum(s ^ key_secret[2], (uint64_t)(h->by_address ? 0 : h->port) << 2 ^ (uint64_t)h->has_gateway << 1 ^ key_secret[3]);
+	return key_mum(s ^ key_secret[2],
+		       (uint64_t)(h->by_address ? 0 : h->port) << 2 ^ (uint64_t)h->has_gateway << 1 ^ key_secret[3]);
 }
 
 // Of what the configuration says, not of what was found out since.
@@ -37,8 +38,10 @@ static uint64_t content_hash(uint16_t router, const struct route_hop *hop, uint1
 
 static bool same_hop(const struct route_hop *a, const struct route_hop *b)
 {
-	return a->weight == b->weight && a->has_gateway == b->has_gateway && a->by_address == b->by_address && (a->by_address || a->port == b->port) &&
-	       (!a->has_gateway || (a->gateway.v6 == b->gateway.v6 && !memcmp(a->gateway.b, b->gateway.b, a->gateway.v6 ? 16 : 4)));
+	return a->weight == b->weight && a->has_gateway == b->has_gateway && a->by_address == b->by_address &&
+	       (a->by_address || a->port == b->port) &&
+	       (!a->has_gateway ||
+		(a->gateway.v6 == b->gateway.v6 && !memcmp(a->gateway.b, b->gateway.b, a->gateway.v6 ? 16 : 4)));
 }
 
 static bool same_hops(const struct hops *have, const struct route_hop *hop, uint16_t n)
@@ -248,7 +251,8 @@ static bool die(struct route_hop *h, void *arg)
 
 	if (h->port != d->port || h->dead == d->dead)
 		return false;
-	if (d->gateway && (!h->has_gateway || h->gateway.v6 != d->gateway->v6 || memcmp(h->gateway.b, d->gateway->b, h->gateway.v6 ? 16 : 4)))
+	if (d->gateway &&
+	    (!h->has_gateway || h->gateway.v6 != d->gateway->v6 || memcmp(h->gateway.b, d->gateway->b, h->gateway.v6 ? 16 : 4)))
 		return false;
 	h->dead = d->dead;
 	return true;

@@ -85,9 +85,12 @@ static bool is_one_of(const char *w, const char *const *list)
 }
 
 // Words that say nothing to us, alone and with a value.
-static const char *const flags[] = {"onlink", "pervasive", "linkdown", "dead", "offload", "trap", "rt_offload", "rt_trap", "offload_failed", "unresolved", NULL};
-static const char *const values[] = {"proto", "protocol", "scope", "src", "pref", "expires", "mtu", "advmss", "hoplimit", "window", "rtt", "rttvar", "rto_min",
-				     "cwnd", "initcwnd", "initrwnd", "ssthresh", "realm", "realms", "features", "quickack", "congctl", "nhid", "error", "reordering", NULL};
+static const char *const flags[] = {"onlink",     "pervasive", "linkdown",       "dead",       "offload", "trap",
+				    "rt_offload", "rt_trap",   "offload_failed", "unresolved", NULL};
+static const char *const values[] = {"proto",    "protocol", "scope",    "src",        "pref",   "expires",  "mtu",
+				     "advmss",   "hoplimit", "window",   "rtt",        "rttvar", "rto_min",  "cwnd",
+				     "initcwnd", "initrwnd", "ssthresh", "realm",      "realms", "features", "quickack",
+				     "congctl",  "nhid",     "error",    "reordering", NULL};
 
 struct parser {
 	struct route_line *l;
@@ -175,7 +178,10 @@ static enum route_type read_type(const char *w)
 	static const struct {
 		const char *word;
 		enum route_type type;
-	} types[] = {{"unicast", ROUTE_UNICAST}, {"blackhole", ROUTE_BLACKHOLE}, {"unreachable", ROUTE_UNREACHABLE}, {"prohibit", ROUTE_PROHIBIT}};
+	} types[] = {{"unicast", ROUTE_UNICAST},
+		     {"blackhole", ROUTE_BLACKHOLE},
+		     {"unreachable", ROUTE_UNREACHABLE},
+		     {"prohibit", ROUTE_PROHIBIT}};
 
 	for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
 		if (!strcmp(w, types[i].word))
@@ -202,7 +208,8 @@ static bool read_route(struct parser *p, const char *at)
 	return true;
 }
 
-enum route_line_is route_line_parse(struct route_line *l, const char *text, uint16_t (*port)(void *arg, const char *name), void *arg, char **error)
+enum route_line_is route_line_parse(struct route_line *l, const char *text, uint16_t (*port)(void *arg, const char *name),
+				    void *arg, char **error)
 {
 	struct parser p = {l, port, arg, true, error};
 	enum route_line_is kind = route_line_kind(text);

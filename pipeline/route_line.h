@@ -7,8 +7,9 @@
 //             nexthop via 2001:db8:1::1 weight 1
 //             nexthop via 2001:db8:1::2 weight 3
 //
-// A line that begins with white space and "nexthop" belongs to the route before it. "dev" names a router port; with "via" another name is left out, as
-// the port follows from the gateway. What a line says of protocols, scopes, sources and metrics of TCP is read and not used.
+// A line that begins with white space and "nexthop" belongs to the route before it. "dev" names a router port; with "via"
+// another name is left out, as the port follows from the gateway. What a line says of protocols, scopes, sources and metrics of
+// TCP is read and not used.
 #ifndef PIPELINE_ROUTE_LINE_H
 #define PIPELINE_ROUTE_LINE_H
 
@@ -20,7 +21,7 @@ struct route_line {
 };
 
 enum route_line_is {
-	ROUTE_LINE_EMPTY,    // or a comment, #
+	ROUTE_LINE_EMPTY, // or a comment, #
 	ROUTE_LINE_ROUTE,
 	ROUTE_LINE_NEXT_HOP, // one or more next hops were added to *l
 	ROUTE_LINE_BAD,      // *error is a sentence; *l may be partly filled, but what it had of next hops stays
@@ -29,6 +30,7 @@ enum route_line_is {
 // What the line is, before it is taken apart: ROUTE_LINE_EMPTY, ROUTE_LINE_ROUTE or ROUTE_LINE_NEXT_HOP.
 enum route_line_is route_line_kind(const char *text);
 // `port`: lport id of the router port of this name; 0: there is none.
-enum route_line_is route_line_parse(struct route_line *l, const char *text, uint16_t (*port)(void *arg, const char *name), void *arg, char **error);
+enum route_line_is route_line_parse(struct route_line *l, const char *text, uint16_t (*port)(void *arg, const char *name),
+				    void *arg, char **error);
 
 #endif

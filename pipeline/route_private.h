@@ -11,8 +11,8 @@
 // Next hops, immutable once published.
 struct hops {
 	uint16_t n;
-	uint16_t usable;   // that have a port
-	bool alike;        // equal weights
+	uint16_t usable; // that have a port
+	bool alike;      // equal weights
 	struct {
 		struct route_hop hop;
 		uint64_t seed; // of the hop's own content, so that its score doesn't change with its neighbours
@@ -76,7 +76,7 @@ struct router {
 	struct policies *policies;
 	uint32_t several; // groups of several next hops
 	struct router *dying;
-	bool unseen;      // a grace period has passed since it was taken away
+	bool unseen; // a grace period has passed since it was taken away
 };
 
 extern struct router *route_routers_[MAX_ROUTERS];
@@ -93,7 +93,7 @@ static inline struct table *route_table_in(const struct tables *all, uint32_t nu
 
 static inline uint64_t route_mix(uint16_t router, uint32_t table, uint64_t bits, unsigned class)
 {
-	uint64_t h = (bits ^ (uint64_t)router << 52 ^ (uint64_t)class << 50) * 0x9e3779b97f4a7c15ULL;
+	uint64_t h = (bits ^ (uint64_t)router << 52 ^ (uint64_t) class << 50) * 0x9e3779b97f4a7c15ULL;
 
 	h = (h ^ h >> 29 ^ table) * 0xbf58476d1ce4e5b9ULL;
 	return (h ^ h >> 32) & ((1ULL << 58) - 1);

@@ -16,8 +16,14 @@ static bool visit_one(void *arg, const struct lpm_at *at, void *value)
 	for (const struct route *r = value; r; r = r->next) {
 		const struct hops *h = r->group ? r->group->hops : NULL;
 		struct route_view view = {
-			.spec = {.prefix = {.ip.v6 = v->at->v6, .len = at->len}, .source = r->source, .type = r->type, .metric = r->metric, .row = r->row,
-				 .mark = r->mark, .n_hops = h ? h->n : 0, .hop = hop},
+			.spec = {.prefix = {.ip.v6 = v->at->v6, .len = at->len},
+				 .source = r->source,
+				 .type = r->type,
+				 .metric = r->metric,
+				 .row = r->row,
+				 .mark = r->mark,
+				 .n_hops = h ? h->n : 0,
+				 .hop = hop},
 			.first = r == value,
 			.best = !best && (!h || h->usable),
 		};
@@ -57,7 +63,8 @@ bool route_walk(uint16_t router, uint32_t table, struct route_at *at, route_visi
 	return r && route_walk_table(route_table_in(r->tables, table), at, visit_one, &v);
 }
 
-bool route_get(uint16_t router, uint32_t table, const struct route_spec *spec, struct route_hop hop[ROUTE_HOPS_MAX], uint16_t *n)
+bool route_get(uint16_t router, uint32_t table, const struct route_spec *spec, struct route_hop hop[ROUTE_HOPS_MAX],
+	       uint16_t *n)
 {
 	struct config_prefix p = prefix_masked(spec->prefix);
 	const struct router *r = route_routers_[router & (MAX_ROUTERS - 1)];

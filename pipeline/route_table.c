@@ -244,7 +244,11 @@ int route_set(uint16_t router, uint32_t table, const struct route_spec *spec)
 	struct config_prefix p = prefix_masked(spec->prefix);
 	struct router *r = route_router_get(router);
 	struct table *t = r ? table_get(r, table) : NULL;
-	struct route what = {.metric = spec->metric, .row = spec->row, .mark = spec->mark, .type = (uint8_t)spec->type, .source = (uint8_t)spec->source};
+	struct route what = {.metric = spec->metric,
+			     .row = spec->row,
+			     .mark = spec->mark,
+			     .type = (uint8_t)spec->type,
+			     .source = (uint8_t)spec->source};
 
 	if (!t)
 		return r && r->tables && r->tables->n >= ROUTE_TABLES_MAX ? -ENOSPC : -ENOMEM;
@@ -339,7 +343,8 @@ static bool sweep_one(void *arg, const struct lpm_at *at, void *value)
 
 bool route_sweep(uint16_t router, uint32_t table, enum route_source source, uint16_t mark, struct route_at *at, unsigned budget)
 {
-	struct sweep s = {.r = route_routers_[router & (MAX_ROUTERS - 1)], .source = source, .mark = mark, .budget = budget, .at = at};
+	struct sweep s = {
+		.r = route_routers_[router & (MAX_ROUTERS - 1)], .source = source, .mark = mark, .budget = budget, .at = at};
 
 	s.t = s.r ? route_table_in(s.r->tables, table) : NULL;
 	return s.t && route_walk_table(s.t, at, sweep_one, &s);
@@ -371,7 +376,8 @@ static void set_or_remove(uint16_t router, const struct route_spec *s, bool add)
 void route_connected(uint16_t router, uint16_t port, const struct config_prefix *p, uint32_t row, bool add)
 {
 	struct route_hop hop = {.port = port, .weight = 1};
-	struct route_spec s = {.prefix = *p, .source = ROUTE_CONNECTED, .type = ROUTE_UNICAST, .row = row, .n_hops = 1, .hop = &hop};
+	struct route_spec s = {
+		.prefix = *p, .source = ROUTE_CONNECTED, .type = ROUTE_UNICAST, .row = row, .n_hops = 1, .hop = &hop};
 	uint8_t full = p->ip.v6 ? 128 : 32;
 	struct router *r = route_router_get(router);
 
@@ -408,7 +414,8 @@ static void fill_groups(table_fill_fn *fn, void *arg)
 }
 
 static struct table_stat stat_routes = {.name = "route", .help = "routes of all routers and tables", .each = fill_routes};
-static struct table_stat stat_groups = {.name = "route_next_hops", .help = "different sets of next hops that routes have", .each = fill_groups};
+static struct table_stat stat_groups = {
+	.name = "route_next_hops", .help = "different sets of next hops that routes have", .each = fill_groups};
 
 int route_init(void)
 {

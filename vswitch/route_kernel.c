@@ -1,8 +1,9 @@
-// route_kernel: routers that follow a routing table of the kernel (other_config:netlink-table), by rtnetlink(7): all routes at the start, then
-// each change. When changes were lost, or when the kernel drops routes without saying so (an interface goes down, an address goes), all are read again.
+// route_kernel: routers that follow a routing table of the kernel (other_config:netlink-table), by rtnetlink(7): all routes at
+// the start, then each change. When changes were lost, or when the kernel drops routes without saying so (an interface goes
+// down, an address goes), all are read again.
 //
-// Next hops are mapped to router ports: by the gateway's address, or, of link-local gateways and routes without one, by the kernel's interface, if that
-// is the device of a port of this switch, in whose network the router is.
+// Next hops are mapped to router ports: by the gateway's address, or, of link-local gateways and routes without one, by the
+// kernel's interface, if that is the device of a port of this switch, in whose network the router is.
 #include "clock.h"
 #include "control.h"
 #include "log.h"
@@ -21,15 +22,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+// The kernel's macros cast as they go from one attribute to the next; it aligns them to four bytes.
+#pragma GCC diagnostic ignored "-Wcast-align"
+
 #ifndef NETLINK_GET_STRICT_CHK
 #define NETLINK_GET_STRICT_CHK 12
 #endif
 
-#define MAIN_TABLE 0          // the router's
-#define MESSAGES 4            // datagrams that are taken at once
-#define MESSAGE 32768         // bytes of one at most, as the kernel makes them for who reads so much
-#define BUFFER (64 << 20)     // of the socket: what comes while the main thread does something else
-#define AGAIN_MS 200          // after what made another reading necessary, so that several causes are one
+#define MAIN_TABLE 0      // the router's
+#define MESSAGES 4        // datagrams that are taken at once
+#define MESSAGE 32768     // bytes of one at most, as the kernel makes them for who reads so much
+#define BUFFER (64 << 20) // of the socket: what comes while the main thread does something else
+#define AGAIN_MS 200      // after what made another reading necessary, so that several causes are one
 #define SWEEP_PREFIXES 500
 
 enum state {
@@ -38,14 +42,14 @@ enum state {
 	SWEEPING, // routes that were not in the dump
 	FOLLOWING,
 	BROKEN,
-	ENDING,   // its routes go
+	ENDING, // its routes go
 };
 
 struct follower {
 	struct follower *next;
 	struct row_id row; // of the router
 	uint16_t router;
-	uint32_t number;   // the kernel's table
+	uint32_t number; // the kernel's table
 	int fd;
 	enum state state;
 	bool again;        // everything is to be read anew, from `again_at` on
@@ -78,7 +82,8 @@ static void read_again(struct follower *f)
 static void broken(struct follower *f, const char *what, int err)
 {
 	snprintf(f->problem, sizeof f->problem, "%s: %s", what, strerror(err));
-	log_event('w', "route", LOG_FIELDS({"router", route_router_name(f->router)}), "routes of the kernel can't be read: %s", f->problem);
+	log_event('w', "route", LOG_FIELDS({"router", route_router_name(f->router)}), "routes of the kernel can't be read: %s",
+		  f->problem);
 	f->state = BROKEN;
 	f->again = true;
 	f->again_at = loop_msec() + 5000;
@@ -96,7 +101,8 @@ static uint16_t port_of_interface(const struct follower *f, unsigned index)
 	for (size_t i = 0; i < n_devices; i++) {
 		const struct lport *lp = strcmp(devices[i].name, name) ? NULL : lport_get(devices[i].port);
 
-		for (const struct router_port *p = lp ? router_port_in(lp->untagged.network, NULL) : NULL; p; p = router_port_in(lp->untagged.network, p))
+		for (const struct router_port *p = lp ? router_port_in(lp->untagged.network, NULL) : NULL; p;
+		     p = router_port_in(lp->untagged.network, p))
 			if (p->router == f->router)
 				return p->id;
 	}
@@ -121,7 +127,8 @@ static void add_hop(struct follower *f, struct hops *h, bool v6, const void *gat
 	if (h->n == ROUTE_HOPS_MAX)
 		return;
 	struct route_hop *hop = &h->hop[h->n];
-	*hop = (struct route_hop){.weight = (uint16_t)weight, .has_gateway = gateway != NULL, .by_address = by_address, .gateway.v6 = v6};
+	*hop = (struct route_hop){
+		.weight = (uint16_t)weight, .has_gateway = gateway != NULL, .by_address = by_address, .gateway.v6 = v6};
 	if (gateway)
 		memcpy(hop->gateway.b, gateway, v6 ? 16 : 4);
 	if (!by_address) {
@@ -250,12 +257,17 @@ static void route_message(struct follower *f, const struct nlmsghdr *h)
 	parse(RTM_RTA(m), RTM_PAYLOAD(h), &a);
 	if (number(&a, RTA_TABLE, m->rtm_table) != f->number || m->rtm_flags & RTM_F_CLONED)
 		return;
-	struct route_spec s = {.prefix = {.ip.v6 = v6, .len = m->rtm_dst_len}, .source = ROUTE_KERNEL, .type = type_of(m->rtm_type),
-			       .metric = number(&a, RTA_PRIORITY, 0), .mark = f->mark, .hop = hops.hop};
+	struct route_spec s = {.prefix = {.ip.v6 = v6, .len = m->rtm_dst_len},
+			       .source = ROUTE_KERNEL,
+			       .type = type_of(m->rtm_type),
+			       .metric = number(&a, RTA_PRIORITY, 0),
+			       .mark = f->mark,
+			       .hop = hops.hop};
 	const void *dst = bytes(&a, RTA_DST, v6 ? 16 : 4);
 	if (dst)
 		memcpy(s.prefix.ip.b, dst, v6 ? 16 : 4);
-	if (s.type == ROUTE_NONE || m->rtm_tos || m->rtm_src_len || m->rtm_dst_len > (v6 ? 128 : 32) || (!dst && m->rtm_dst_len))
+	if (s.type == ROUTE_NONE || m->rtm_tos || m->rtm_src_len || m->rtm_dst_len > (v6 ? 128 : 32) ||
+	    (!dst && m->rtm_dst_len))
 		return;
 	f->changes += f->state == FOLLOWING;
 	hops.n = 0;
@@ -283,7 +295,10 @@ static void dump(struct follower *f, uint8_t family)
 		struct rtattr a;
 		uint32_t table;
 	} ask = {
-		.h = {.nlmsg_len = sizeof ask, .nlmsg_type = RTM_GETROUTE, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP, .nlmsg_seq = ++f->seq},
+		.h = {.nlmsg_len = sizeof ask,
+		      .nlmsg_type = RTM_GETROUTE,
+		      .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
+		      .nlmsg_seq = ++f->seq},
 		.m = {.rtm_family = family},
 		.a = {.rta_len = sizeof ask.a + sizeof ask.table, .rta_type = RTA_TABLE},
 		.table = f->number,
@@ -373,14 +388,16 @@ static bool receive(struct follower *f)
 
 static int open_socket(struct follower *f)
 {
-	struct sockaddr_nl local = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE | RTMGRP_LINK | RTMGRP_IPV4_IFADDR};
+	struct sockaddr_nl local = {.nl_family = AF_NETLINK,
+				    .nl_groups = RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE | RTMGRP_LINK | RTMGRP_IPV4_IFADDR};
 	int size = BUFFER, one = 1;
 
 	f->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
 	if (f->fd < 0)
 		return -errno;
 	if (setsockopt(f->fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size))
-		setsockopt(f->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size); // as much as may be; what it can't hold is read again
+		setsockopt(f->fd, SOL_SOCKET, SO_RCVBUF, &size,
+			   sizeof size); // as much as may be; what it can't hold is read again
 	setsockopt(f->fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &one, sizeof one); // before Linux 4.20 all tables come
 	return bind(f->fd, (struct sockaddr *)&local, sizeof local) ? -errno : 0;
 }
@@ -420,7 +437,8 @@ static bool run(struct follower *f, uint64_t until)
 	while (f->state == SWEEPING && clock_ns() < until)
 		if (!route_sweep(f->router, MAIN_TABLE, ROUTE_KERNEL, f->mark, &f->at, SWEEP_PREFIXES)) {
 			f->state = FOLLOWING;
-			log_event('i', "route", LOG_FIELDS({"router", route_router_name(f->router)}, {"routes", LOG_NUMBER(f->taken)}),
+			log_event('i', "route",
+				  LOG_FIELDS({"router", route_router_name(f->router)}, {"routes", LOG_NUMBER(f->taken)}),
 				  "the router has the routes of the kernel's table %u", f->number);
 		}
 	return true;
@@ -516,7 +534,10 @@ static uint32_t wanted_table(struct config_router *c)
 	uint32_t n = text ? (uint32_t)config_map_uint(&c->other_config, "netlink-table", 0, 1, UINT32_MAX, &bad) : 0;
 
 	if (bad && text)
-		sentence_set(&c->error, "other_config:netlink-table is the number of a routing table of the kernel, such as 254, not \"%s\"", text);
+		sentence_set(
+			&c->error,
+			"other_config:netlink-table is the number of a routing table of the kernel, such as 254, not \"%s\"",
+			text);
 	return n;
 }
 
@@ -546,7 +567,8 @@ void route_kernel_reconcile(struct config *c)
 		if (!n || !route_router_name(r->id))
 			continue;
 		if (!f && (f = calloc(1, sizeof *f)))
-			*f = (struct follower){.row = r->row, .router = r->id, .number = n, .fd = -1, .state = BROKEN, .again = true};
+			*f = (struct follower){
+				.row = r->row, .router = r->id, .number = n, .fd = -1, .state = BROKEN, .again = true};
 		if (!f)
 			continue;
 		f->next = followers;
@@ -576,17 +598,18 @@ void route_kernel_stop(void)
 
 void route_kernel_list(struct listing *l)
 {
-	static const char *const states[] = {[DUMPING_V4] = "loading", [DUMPING_V6] = "loading", [SWEEPING] = "replacing", [FOLLOWING] = "following", [BROKEN] = "waiting",
-					      [ENDING] = "ending"};
+	static const char *const states[] = {[DUMPING_V4] = "loading",  [DUMPING_V6] = "loading", [SWEEPING] = "replacing",
+					     [FOLLOWING] = "following", [BROKEN] = "waiting",     [ENDING] = "ending"};
 
 	for (const struct follower *f = followers; f; f = f->next) {
 		char from[48], note[200];
 
 		snprintf(from, sizeof from, "kernel table %u", f->number);
-		snprintf(note, sizeof note, "%s%sread %llu times, %llu changes", f->problem, f->problem[0] ? "; " : "", (unsigned long long)f->readings,
-			 (unsigned long long)f->changes);
+		snprintf(note, sizeof note, "%s%sread %llu times, %llu changes", f->problem, f->problem[0] ? "; " : "",
+			 (unsigned long long)f->readings, (unsigned long long)f->changes);
 		// How many there are is known at the end.
-		route_source_row(l, route_router_name(f->router), MAIN_TABLE, from, states[f->state], f->state == FOLLOWING ? 100 : UINT_MAX,
-				 route_count(f->router, MAIN_TABLE, ROUTE_KERNEL), f->left_out, note);
+		route_source_row(l, route_router_name(f->router), MAIN_TABLE, from, states[f->state],
+				 f->state == FOLLOWING ? 100 : UINT_MAX, route_count(f->router, MAIN_TABLE, ROUTE_KERNEL),
+				 f->left_out, note);
 	}
 }

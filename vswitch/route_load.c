@@ -17,9 +17,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAX_LOADS 64      // that are remembered
-#define CHUNK 262144      // bytes that are read at once; no line is longer
-#define BAD_SHOWN 20      // lines that are named
+#define MAX_LOADS 64 // that are remembered
+#define CHUNK 262144 // bytes that are read at once; no line is longer
+#define BAD_SHOWN 20 // lines that are named
 #define SWEEP_PREFIXES 500
 
 enum phase {
@@ -38,8 +38,8 @@ struct load {
 	enum phase phase;
 	uint64_t size, taken; // bytes
 	char *chunk;
-	size_t from, to;      // what of it is not taken yet
-	bool end, cut;        // of the file; the line before was longer than a chunk
+	size_t from, to; // what of it is not taken yet
+	bool end, cut;   // of the file; the line before was longer than a chunk
 	uint64_t line, pending_line;
 	bool pending;
 	struct route_line route;
@@ -279,7 +279,8 @@ static struct load *begin(const char *path, uint16_t router, uint32_t table, cha
 	struct load *l = load_of(router, table);
 
 	if (l && l->phase != DONE) {
-		sentence_set(error, "%s is being loaded into this table, %u %% of it: wait until it is done", l->path, percent(l));
+		sentence_set(error, "%s is being loaded into this table, %u %% of it: wait until it is done", l->path,
+			     percent(l));
 		return NULL;
 	}
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -292,8 +293,17 @@ static struct load *begin(const char *path, uint16_t router, uint32_t table, cha
 		l = calloc(1, sizeof *l);
 		char *chunk = malloc(CHUNK + 1), *copy = strdup(path), *name = strdup(route_router_name(router));
 		if (l && chunk && copy && name) {
-			*l = (struct load){.next = loads, .id = ++last_id, .router = router, .table = table, .path = copy, .router_name = name, .fd = fd,
-					   .size = (uint64_t)st.st_size, .chunk = chunk, .mark = route_new_mark(), .began = clock_ns()};
+			*l = (struct load){.next = loads,
+					   .id = ++last_id,
+					   .router = router,
+					   .table = table,
+					   .path = copy,
+					   .router_name = name,
+					   .fd = fd,
+					   .size = (uint64_t)st.st_size,
+					   .chunk = chunk,
+					   .mark = route_new_mark(),
+					   .began = clock_ns()};
 			return loads = l;
 		}
 		free(l);
@@ -345,7 +355,8 @@ static void verb_loading(struct control_request *r, int argc, const char *argv[]
 		return;
 	}
 	if (l->phase == DONE)
-		buf_add(&b, "end %" PRIu64 " %" PRIu64 " %" PRIu64 "\n%s", l->routes, l->bad, l->took / 1000000, l->complaints.text ? l->complaints.text : "");
+		buf_add(&b, "end %" PRIu64 " %" PRIu64 " %" PRIu64 "\n%s", l->routes, l->bad, l->took / 1000000,
+			l->complaints.text ? l->complaints.text : "");
 	else
 		buf_add(&b, "%u %" PRIu64 "\n", percent(l), l->routes);
 	control_reply(r, b.text ? b.text : "");

@@ -1,5 +1,5 @@
-// route_load: routes that don't come from the database: of files (weirctl route load) and of the kernel's routing tables (other_config:netlink-table
-// of a router), both in slices of the main thread's time.
+// route_load: routes that don't come from the database: of files (weirctl route load) and of the kernel's routing tables
+// (other_config:netlink-table of a router), both in slices of the main thread's time.
 //
 // Main thread.
 #ifndef VSWITCH_ROUTE_LOAD_H
@@ -34,8 +34,8 @@ void route_kernel_list(struct listing *); // rows of route/sources
 // route_verbs.c
 void route_verbs_init(void);
 // A new row of route/sources.
-void route_source_row(struct listing *, const char *router, uint32_t table, const char *from, const char *state, unsigned percent, uint64_t routes, uint64_t left_out,
-		      const char *note);
+void route_source_row(struct listing *, const char *router, uint32_t table, const char *from, const char *state,
+		      unsigned percent, uint64_t routes, uint64_t left_out, const char *note);
 // --router and --table of a verb's arguments, taken out. False: *error is set.
 bool route_take_table(int *argc, const char *argv[], uint16_t *router, uint32_t *table, bool *has_table, char **error);
 

@@ -17,7 +17,8 @@
 
 bool route_take_table(int *argc, const char *argv[], uint16_t *router, uint32_t *table, bool *has_table, char **error)
 {
-	const char *name = verbs_take_option(argc, argv, "router", error), *number = verbs_take_option(argc, argv, "table", error);
+	const char *name = verbs_take_option(argc, argv, "router", error),
+		   *number = verbs_take_option(argc, argv, "table", error);
 
 	*router = name ? route_router_find(name) : 0;
 	*table = 0;
@@ -35,8 +36,8 @@ bool route_take_table(int *argc, const char *argv[], uint16_t *router, uint32_t 
 	return !*error;
 }
 
-void route_source_row(struct listing *l, const char *router, uint32_t table, const char *from, const char *state, unsigned percent, uint64_t routes, uint64_t left_out,
-		      const char *note)
+void route_source_row(struct listing *l, const char *router, uint32_t table, const char *from, const char *state,
+		      unsigned percent, uint64_t routes, uint64_t left_out, const char *note)
 {
 	listing_row(l);
 	listing_str(l, router);
@@ -63,8 +64,8 @@ static void hop_text(const struct route_hop *h, unsigned n, char *out, size_t si
 
 	if (n > 1)
 		snprintf(weight, sizeof weight, " weight %u", h->weight);
-	snprintf(out, size, "%s%s%s%s%s%s", h->has_gateway ? "via " : "", h->has_gateway ? ip_text(&h->gateway, ip) : "", h->has_gateway ? " " : "",
-		 h->port ? "dev " : "no port", h->port ? lport_name(h->port) : "", weight);
+	snprintf(out, size, "%s%s%s%s%s%s", h->has_gateway ? "via " : "", h->has_gateway ? ip_text(&h->gateway, ip) : "",
+		 h->has_gateway ? " " : "", h->port ? "dev " : "no port", h->port ? lport_name(h->port) : "", weight);
 	if (h->dead)
 		snprintf(out + strlen(out), size - strlen(out), " dead");
 }
@@ -130,8 +131,9 @@ static void remember(struct page *p, uint16_t router, uint32_t table, const stru
 
 static int show(struct page *p, int argc, const char *argv[], char **error)
 {
-	static const char *const columns[][2] = {{"router", "ROUTER"}, {"table", "TABLE"},   {"prefix", "PREFIX"}, {"type", "TYPE"}, {"next_hops", "NEXT HOPS"},
-						 {"metric", "METRIC"}, {"source", "SOURCE"}, {"used", "USED"},     {"row", "ROW"}};
+	static const char *const columns[][2] = {{"router", "ROUTER"}, {"table", "TABLE"},         {"prefix", "PREFIX"},
+						 {"type", "TYPE"},     {"next_hops", "NEXT HOPS"}, {"metric", "METRIC"},
+						 {"source", "SOURCE"}, {"used", "USED"},           {"row", "ROW"}};
 	uint16_t only, router;
 	uint32_t only_table, table;
 	bool has_table;
@@ -210,7 +212,8 @@ static bool read_asked(int argc, const char *argv[], struct asked *a, char **err
 			if (!value[0] || value[strspn(value, "0123456789")] || strtoul(value, NULL, 10) > 63)
 				sentence_set(error, "a DSCP is from 0 to 63, not \"%s\"", value);
 		} else {
-			sentence_set(error, "\"%s\" is not understood: from ADDRESS, in PORT and dscp N may follow the address", argv[i]);
+			sentence_set(error, "\"%s\" is not understood: from ADDRESS, in PORT and dscp N may follow the address",
+				     argv[i]);
 		}
 	}
 	return !*error;
@@ -229,8 +232,8 @@ static void row_cell(struct listing *l, uint32_t handle)
 // Why that is the answer, as a sentence.
 static void reason(struct buf *b, const struct route_result *f)
 {
-	static const char *const by_source[] = {"a router port is in that network", "a row of table Route says so", "a file that was loaded says so",
-						"the kernel's table says so"};
+	static const char *const by_source[] = {"a router port is in that network", "a row of table Route says so",
+						"a file that was loaded says so", "the kernel's table says so"};
 
 	if (f->type == ROUTE_NONE) {
 		buf_add(b, "no route of the router's tables has this address in its prefix");

@@ -1,6 +1,8 @@
-// routes: what the route tables take, by themselves: memory, time to add and to change, to look up while another thread changes; beside rte_fib and rte_fib6.
+// routes: what the route tables take, by themselves: memory, time to add and to change, to look up while another thread
+// changes; beside rte_fib and rte_fib6.
 //
-//     build/tests/bench/routes [LOOKUPS]     with a number of look-ups: these only, for callgrind --toggle-collect=bench_lookups
+//     build/tests/bench/routes [LOOKUPS]     with a number of look-ups: these only, for callgrind
+//     --toggle-collect=bench_lookups
 #include "key.h"
 #include "lpm.h"
 #include "rcu.h"
@@ -60,7 +62,9 @@ static void make(bool v6, unsigned n)
 
 		memset(prefix_ip[i], 0, 16);
 		memcpy(prefix_ip[i], r, v6 ? 16 : 4);
-		prefix_len[i] = v6 ? (rnd() % 2 ? 48 : (uint8_t)(32 + rnd() % 17)) : rnd() % 10 < 6 ? 24 : (uint8_t)(16 + rnd() % 9);
+		prefix_len[i] = v6               ? (rnd() % 2 ? 48 : (uint8_t)(32 + rnd() % 17))
+				: rnd() % 10 < 6 ? 24
+						 : (uint8_t)(16 + rnd() % 9);
 		if (v6)
 			prefix_ip[i][0] = (uint8_t)(0x20 | (prefix_ip[i][0] & 0x0f));
 		memcpy(ask[i], prefix_ip[i], 16);
@@ -72,7 +76,11 @@ static void make(bool v6, unsigned n)
 static void set(unsigned i, bool v6, unsigned gateway)
 {
 	struct route_hop hop = {.weight = 1, .has_gateway = true, .by_address = true, .gateway.v6 = v6};
-	struct route_spec s = {.prefix = {.ip.v6 = v6, .len = prefix_len[i]}, .source = ROUTE_FILE, .type = ROUTE_UNICAST, .n_hops = 1, .hop = &hop};
+	struct route_spec s = {.prefix = {.ip.v6 = v6, .len = prefix_len[i]},
+			       .source = ROUTE_FILE,
+			       .type = ROUTE_UNICAST,
+			       .n_hops = 1,
+			       .hop = &hop};
 
 	memcpy(s.prefix.ip.b, prefix_ip[i], 16);
 	if (v6)
@@ -114,7 +122,8 @@ static void *look(void *arg)
 		for (unsigned i = 0; i < 64; i++) {
 			struct route_result found;
 
-			reader.missed += route_find(NULL, ROUTER, 0, reader.v6, NULL, ask[reader.looked++ * 2654435761U % ROUTES], 0, i, &found) != ROUTE_UNICAST;
+			reader.missed += route_find(NULL, ROUTER, 0, reader.v6, NULL,
+						    ask[reader.looked++ * 2654435761U % ROUTES], 0, i, &found) != ROUTE_UNICAST;
 		}
 		rcu_quiescent(1);
 	}
@@ -141,8 +150,10 @@ static void changes(bool v6)
 	double took = now() - begin;
 	__atomic_store_n(&reader.stop, true, __ATOMIC_RELEASE);
 	pthread_join(thread, NULL);
-	printf("  %.0f changes a second, in batches of 1,000; meanwhile another thread looked up in %.0f ns each, %lu of %lu in vain\n", ROUTES / took,
-	       reader.took * 1e9 / (double)reader.looked, (unsigned long)reader.missed, (unsigned long)reader.looked);
+	printf("  %.0f changes a second, in batches of 1,000; meanwhile another thread looked up in %.0f ns each, %lu of %lu "
+	       "in vain\n",
+	       ROUTES / took, reader.took * 1e9 / (double)reader.looked, (unsigned long)reader.missed,
+	       (unsigned long)reader.looked);
 }
 
 static void family(bool v6, unsigned n, bool only)
@@ -165,8 +176,8 @@ static void family(bool v6, unsigned n, bool only)
 	bench_lookups(v6, n, 1000);
 	double looked = now();
 	bench_lookups(v6, n, lookups);
-	printf("%s, %u routes: %.0f ns to add, %.0f MB more, look-up %.0f ns\n", v6 ? "IPv6" : "IPv4", n, (added - begin) * 1e9 / n, rss_mb() - rss,
-	       (now() - looked) * 1e9 / lookups);
+	printf("%s, %u routes: %.0f ns to add, %.0f MB more, look-up %.0f ns\n", v6 ? "IPv6" : "IPv4", n,
+	       (added - begin) * 1e9 / n, rss_mb() - rss, (now() - looked) * 1e9 / lookups);
 	if (!only && n == ROUTES)
 		changes(v6);
 	for (unsigned i = 0; i < n; i++) {
@@ -181,7 +192,10 @@ static void family(bool v6, unsigned n, bool only)
 
 static void fib4(void)
 {
-	struct rte_fib_conf c = {.type = RTE_FIB_DIR24_8, .default_nh = 0, .max_routes = ROUTES * 2, .dir24_8 = {.nh_sz = RTE_FIB_DIR24_8_4B, .num_tbl8 = 1 << 15}};
+	struct rte_fib_conf c = {.type = RTE_FIB_DIR24_8,
+				 .default_nh = 0,
+				 .max_routes = ROUTES * 2,
+				 .dir24_8 = {.nh_sz = RTE_FIB_DIR24_8_4B, .num_tbl8 = 1 << 15}};
 	double rss = rss_mb(), begin = now();
 	struct rte_fib *fib = rte_fib_create("bench", SOCKET_ID_ANY, &c);
 	uint64_t hop, sum = 0;
@@ -206,14 +220,17 @@ static void fib4(void)
 		rte_fib_lookup_bulk(fib, &ip, &hop, 1);
 		sum += hop;
 	}
-	printf("rte_fib, %d routes: %.0f ns to add, %.0f MB more, look-up %.0f ns (%lu)\n", ROUTES, (added - begin) * 1e9 / ROUTES, rss_mb() - rss, (now() - added) * 1e9 / lookups,
-	       (unsigned long)sum % 10);
+	printf("rte_fib, %d routes: %.0f ns to add, %.0f MB more, look-up %.0f ns (%lu)\n", ROUTES,
+	       (added - begin) * 1e9 / ROUTES, rss_mb() - rss, (now() - added) * 1e9 / lookups, (unsigned long)sum % 10);
 	rte_fib_free(fib);
 }
 
 static void fib6(void)
 {
-	struct rte_fib6_conf c = {.type = RTE_FIB6_TRIE, .default_nh = 0, .max_routes = ROUTES * 2, .trie = {.nh_sz = RTE_FIB6_TRIE_4B, .num_tbl8 = 1 << 20}};
+	struct rte_fib6_conf c = {.type = RTE_FIB6_TRIE,
+				  .default_nh = 0,
+				  .max_routes = ROUTES * 2,
+				  .trie = {.nh_sz = RTE_FIB6_TRIE_4B, .num_tbl8 = 1 << 20}};
 	double rss = rss_mb(), begin = now();
 	struct rte_fib6 *fib = rte_fib6_create("bench6", SOCKET_ID_ANY, &c);
 	uint64_t hop, sum = 0;
@@ -231,8 +248,9 @@ static void fib6(void)
 		rte_fib6_lookup_bulk(fib, &ask[(uint32_t)(i * 2654435761U) % ROUTES], &hop, 1);
 		sum += hop;
 	}
-	printf("rte_fib6, %d routes, of which %u could not be: %.0f ns to add, %.0f MB more, look-up %.0f ns (%lu)\n", ROUTES, failed, (added - begin) * 1e9 / ROUTES, rss_mb() - rss,
-	       (now() - added) * 1e9 / lookups, (unsigned long)sum % 10);
+	printf("rte_fib6, %d routes, of which %u could not be: %.0f ns to add, %.0f MB more, look-up %.0f ns (%lu)\n", ROUTES,
+	       failed, (added - begin) * 1e9 / ROUTES, rss_mb() - rss, (now() - added) * 1e9 / lookups,
+	       (unsigned long)sum % 10);
 	rte_fib6_free(fib);
 }
 

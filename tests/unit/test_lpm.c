@@ -235,7 +235,8 @@ static void *reader(void *arg)
 		for (unsigned i = 0; i < 64; i++) {
 			r = r * 6364136223846793005ULL + 1442695040888963407ULL;
 			race_ip(ip, r >> 20);
-			// Values are allocated: what was freed too early is found by the sanitizer. They hold their prefix' length.
+			// Values are allocated: what was freed too early is found by the sanitizer. They hold their prefix'
+			// length.
 			uint8_t *value = lpm_find(&race.t, race.v6, ip, race.v6 ? 128 : 32, &len);
 			missed += !value;
 			wrong += value && *value != len;
@@ -329,7 +330,7 @@ static uint64_t ns(void)
 static void figures(bool v6, unsigned n)
 {
 	struct lpm t = {0};
-	uint8_t (*ip)[16] = calloc(n, 16), len;
+	uint8_t(*ip)[16] = calloc(n, 16), len;
 	uint8_t *lens = malloc(n);
 	uint64_t sum = 0;
 	void *old;
@@ -348,8 +349,8 @@ static void figures(bool v6, unsigned n)
 	for (unsigned i = 0; i < 1000000; i++)
 		sum += (uintptr_t)lpm_find(&t, v6, ip[(i * 2654435761u) % n], v6 ? 128 : 32, &len);
 	uint64_t found = ns();
-	print_message("%s, %u prefixes: %.1f MB, %.0f ns to add, %.0f ns to look up\n", v6 ? "IPv6" : "IPv4", (unsigned)t.prefixes, (double)t.bytes / 1e6,
-		      (double)(set - start) / n, (double)(found - set) / 1e6);
+	print_message("%s, %u prefixes: %.1f MB, %.0f ns to add, %.0f ns to look up\n", v6 ? "IPv6" : "IPv4",
+		      (unsigned)t.prefixes, (double)t.bytes / 1e6, (double)(set - start) / n, (double)(found - set) / 1e6);
 	assert_int_equal(sum, 1000000);
 	for (unsigned i = 0; i < n; i++)
 		lpm_remove(&t, v6, ip[i], lens[i]);

@@ -42,8 +42,13 @@ static struct route_hop via(const char *gateway, uint16_t weight)
 
 static int set(const char *p, enum route_source source, uint32_t metric, const struct route_hop *hop, uint16_t n)
 {
-	int rc = route_set(R, 0, &(struct route_spec){.prefix = prefix(p), .source = source, .type = n ? ROUTE_UNICAST : ROUTE_BLACKHOLE, .metric = metric,
-						     .hop = hop, .n_hops = n});
+	int rc = route_set(R, 0,
+			   &(struct route_spec){.prefix = prefix(p),
+						.source = source,
+						.type = n ? ROUTE_UNICAST : ROUTE_BLACKHOLE,
+						.metric = metric,
+						.hop = hop,
+						.n_hops = n});
 
 	route_commit();
 	return rc;
@@ -432,7 +437,8 @@ static void generations(void **state)
 static void a_batch_bumps_once(void **state)
 {
 	struct route_hop h = via("10.0.0.9", 1);
-	struct route_spec s = {.prefix = prefix("10.20.0.0/24"), .source = ROUTE_FILE, .type = ROUTE_UNICAST, .hop = &h, .n_hops = 1};
+	struct route_spec s = {
+		.prefix = prefix("10.20.0.0/24"), .source = ROUTE_FILE, .type = ROUTE_UNICAST, .hop = &h, .n_hops = 1};
 	uint32_t epoch = gen_epoch;
 
 	bumped();
@@ -507,19 +513,30 @@ static void sweep(void **state)
 // ---- rows
 
 static struct config conf;
-static struct config_router router = {.id = R, .name = (char *)(uintptr_t)"red", .row = {{1}}};
-static struct config_router_port rport = {.id = 11, .name = (char *)(uintptr_t)"red-a", .row = {{2}}, .router = {{1}}};
+static struct config_router router = {.id = R, .name = (char *)(uintptr_t) "red", .row = {{1}}};
+static struct config_router_port rport = {.id = 11, .name = (char *)(uintptr_t) "red-a", .row = {{2}}, .router = {{1}}};
 
 static void rows(void **state)
 {
 	struct config_next_hop hop = {.has_gateway = true, .gateway = addr("10.0.0.9"), .weight = 1};
 	struct config_route route[3] = {
-		{.row = {{10}}, .router = router.row, .prefix = prefix("10.9.0.0/16"), .type = ROUTE_UNICAST, .metric = 5, .hops = &hop, .n_hops = 1},
+		{.row = {{10}},
+		 .router = router.row,
+		 .prefix = prefix("10.9.0.0/16"),
+		 .type = ROUTE_UNICAST,
+		 .metric = 5,
+		 .hops = &hop,
+		 .n_hops = 1},
 		{.row = {{11}}, .router = router.row, .prefix = prefix("10.8.0.0/16"), .type = ROUTE_PROHIBIT},
 		{.row = {{12}}, .router = router.row, .prefix = prefix("10.7.0.0/16"), .type = ROUTE_UNICAST},
 	};
 
-	conf = (struct config){.routers = &router, .n_routers = 1, .router_ports = &rport, .n_router_ports = 1, .routes = route, .n_routes = 3};
+	conf = (struct config){.routers = &router,
+			       .n_routers = 1,
+			       .router_ports = &rport,
+			       .n_router_ports = 1,
+			       .routes = route,
+			       .n_routes = 3};
 	route_routers(&conf);
 	setup(NULL); // that was another router of the same id
 	assert_int_equal(route_reconcile(&conf), 0);
@@ -588,20 +605,58 @@ static int find_from(const char *src, const char *dst, uint16_t port, uint8_t to
 
 static void policies(void **state)
 {
-	struct config_next_hop hop[] = {{.has_gateway = true, .gateway = addr("10.0.0.9")}, {.has_gateway = true, .gateway = addr("10.0.0.77")}};
+	struct config_next_hop hop[] = {{.has_gateway = true, .gateway = addr("10.0.0.9")},
+					{.has_gateway = true, .gateway = addr("10.0.0.77")}};
 	struct config_route route[] = {
-		{.row = {{10}}, .router = router.row, .prefix = prefix("0.0.0.0/0"), .type = ROUTE_UNICAST, .hops = &hop[0], .n_hops = 1},
-		{.row = {{11}}, .router = router.row, .table = 77, .prefix = prefix("10.0.0.0/8"), .type = ROUTE_UNICAST, .hops = &hop[1], .n_hops = 1},
+		{.row = {{10}},
+		 .router = router.row,
+		 .prefix = prefix("0.0.0.0/0"),
+		 .type = ROUTE_UNICAST,
+		 .hops = &hop[0],
+		 .n_hops = 1},
+		{.row = {{11}},
+		 .router = router.row,
+		 .table = 77,
+		 .prefix = prefix("10.0.0.0/8"),
+		 .type = ROUTE_UNICAST,
+		 .hops = &hop[1],
+		 .n_hops = 1},
 	};
 	struct config_route_policy policy[] = {
-		{.row = {{20}}, .router = router.row, .priority = 30, .has_src = true, .src = prefix("192.0.2.0/24"), .dscp = -1, .type = ROUTE_UNICAST, .table = 77},
-		{.row = {{21}}, .router = router.row, .priority = 10, .has_port = true, .port = rport.row, .has_dst = true, .dst = prefix("10.6.0.0/16"), .dscp = -1,
+		{.row = {{20}},
+		 .router = router.row,
+		 .priority = 30,
+		 .has_src = true,
+		 .src = prefix("192.0.2.0/24"),
+		 .dscp = -1,
+		 .type = ROUTE_UNICAST,
+		 .table = 77},
+		{.row = {{21}},
+		 .router = router.row,
+		 .priority = 10,
+		 .has_port = true,
+		 .port = rport.row,
+		 .has_dst = true,
+		 .dst = prefix("10.6.0.0/16"),
+		 .dscp = -1,
 		 .type = ROUTE_PROHIBIT},
 		{.row = {{22}}, .router = router.row, .priority = 20, .dscp = 46, .type = ROUTE_BLACKHOLE},
-		{.row = {{23}}, .router = router.row, .priority = 5, .has_src = true, .has_dst = true, .src = prefix("::/0"), .dst = prefix("0.0.0.0/0"), .dscp = -1},
+		{.row = {{23}},
+		 .router = router.row,
+		 .priority = 5,
+		 .has_src = true,
+		 .has_dst = true,
+		 .src = prefix("::/0"),
+		 .dst = prefix("0.0.0.0/0"),
+		 .dscp = -1},
 	};
 
-	conf = (struct config){.routers = &router, .n_routers = 1, .router_ports = &rport, .n_router_ports = 1, .routes = route, .n_routes = 2};
+	conf = (struct config){.routers = &router,
+			       .n_routers = 1,
+			       .router_ports = &rport,
+			       .n_router_ports = 1,
+			       .routes = route,
+			       .n_routes = 2};
 	route_routers(&conf);
 	setup(NULL);
 	route_reconcile(&conf);
@@ -642,19 +697,30 @@ static uint64_t ns(void)
 
 static void ten_thousand_rows(void **state)
 {
-	enum { N = 10000 };
+	enum {
+		N = 10000
+	};
 	struct config_route *route = calloc(N, sizeof *route);
 	struct config_next_hop *hop = calloc(N, sizeof *hop);
 
 	for (unsigned i = 0; i < N; i++) {
 		hop[i] = (struct config_next_hop){.has_gateway = true, .gateway = addr("10.0.0.9")};
 		hop[i].gateway.b[3] = (uint8_t)(2 + i % 100);
-		route[i] = (struct config_route){.row = {{99, (uint8_t)(i >> 8), (uint8_t)i}}, .router = router.row, .prefix = prefix("172.0.0.0/32"), .type = ROUTE_UNICAST,
-						 .hops = &hop[i], .n_hops = 1};
+		route[i] = (struct config_route){.row = {{99, (uint8_t)(i >> 8), (uint8_t)i}},
+						 .router = router.row,
+						 .prefix = prefix("172.0.0.0/32"),
+						 .type = ROUTE_UNICAST,
+						 .hops = &hop[i],
+						 .n_hops = 1};
 		route[i].prefix.ip.b[2] = (uint8_t)(i >> 8);
 		route[i].prefix.ip.b[3] = (uint8_t)i;
 	}
-	conf = (struct config){.routers = &router, .n_routers = 1, .router_ports = &rport, .n_router_ports = 1, .routes = route, .n_routes = N};
+	conf = (struct config){.routers = &router,
+			       .n_routers = 1,
+			       .router_ports = &rport,
+			       .n_router_ports = 1,
+			       .routes = route,
+			       .n_routes = N};
 	route_routers(&conf);
 	setup(NULL);
 	uint64_t start = ns();
@@ -662,7 +728,8 @@ static void ten_thousand_rows(void **state)
 	uint64_t first = ns();
 	bumped();
 	assert_int_equal(route_reconcile(&conf), 0);
-	print_message("%d rows: applied in %.1f ms, again unchanged in %.1f ms\n", N, (double)(first - start) / 1e6, (double)(ns() - first) / 1e6);
+	print_message("%d rows: applied in %.1f ms, again unchanged in %.1f ms\n", N, (double)(first - start) / 1e6,
+		      (double)(ns() - first) / 1e6);
 	assert_int_equal(bumped(), 0);
 	assert_int_equal(route_count(R, 0, ROUTE_CONFIG), N);
 	conf.n_routes = 1;
@@ -675,7 +742,11 @@ static void ten_thousand_rows(void **state)
 static void rubbish(void **state)
 {
 	struct route_hop many[ROUTE_HOPS_MAX + 1] = {0};
-	struct route_spec s = {.prefix = prefix("10.0.0.0/8"), .source = ROUTE_FILE, .type = ROUTE_UNICAST, .hop = many, .n_hops = ROUTE_HOPS_MAX + 1};
+	struct route_spec s = {.prefix = prefix("10.0.0.0/8"),
+			       .source = ROUTE_FILE,
+			       .type = ROUTE_UNICAST,
+			       .hop = many,
+			       .n_hops = ROUTE_HOPS_MAX + 1};
 
 	assert_int_equal(route_set(R, 0, &s), -ENOSPC);
 	assert_int_equal(route_set(0, 0, &s), -ENOMEM);
@@ -713,7 +784,8 @@ static void assert_bad(const char *text, const char *why)
 
 static void lines(void **state)
 {
-	assert_int_equal(parse_line("10.0.0.0/8 via 10.1.0.1 dev eth0 proto bird src 10.1.0.9 metric 10 onlink"), ROUTE_LINE_ROUTE);
+	assert_int_equal(parse_line("10.0.0.0/8 via 10.1.0.1 dev eth0 proto bird src 10.1.0.9 metric 10 onlink"),
+			 ROUTE_LINE_ROUTE);
 	assert_int_equal(line.spec.type, ROUTE_UNICAST);
 	assert_int_equal(line.spec.prefix.len, 8);
 	assert_int_equal(line.spec.metric, 10);
@@ -724,7 +796,9 @@ static void lines(void **state)
 	assert_int_equal(line.spec.prefix.len, 32);
 	assert_int_equal(line.spec.hop[0].port, 11);
 	assert_false(line.spec.hop[0].has_gateway);
-	assert_int_equal(parse_line("default via fe80::1 dev red-a proto ra metric 1024 expires 1790sec hoplimit 64 pref medium"), ROUTE_LINE_ROUTE);
+	assert_int_equal(
+		parse_line("default via fe80::1 dev red-a proto ra metric 1024 expires 1790sec hoplimit 64 pref medium"),
+		ROUTE_LINE_ROUTE);
 	assert_true(line.spec.prefix.ip.v6);
 	assert_int_equal(line.spec.prefix.len, 0);
 	assert_int_equal(line.spec.hop[0].port, 11);
@@ -740,7 +814,9 @@ static void lines(void **state)
 	assert_int_equal(line.spec.n_hops, 2);
 	assert_int_equal(line.spec.hop[1].weight, 3);
 	assert_int_equal(line.spec.metric, 5);
-	assert_int_equal(parse_line("default proto static metric 20 \\\tnexthop via 10.0.0.1 dev e weight 1 \\\tnexthop via 10.0.0.2 weight 2 "), ROUTE_LINE_ROUTE);
+	assert_int_equal(parse_line("default proto static metric 20 \\\tnexthop via 10.0.0.1 dev e weight 1 \\\tnexthop via "
+				    "10.0.0.2 weight 2 "),
+			 ROUTE_LINE_ROUTE);
 	assert_int_equal(line.spec.n_hops, 2);
 	assert_false(line.spec.prefix.ip.v6);
 	assert_int_equal(parse_line("default"), ROUTE_LINE_ROUTE);
@@ -769,8 +845,28 @@ static void lines(void **state)
 
 static void lines_of_rubbish(void **state)
 {
-	static const char *const words[] = {"via", "default", "10.0.0.0/8", "nexthop", "dev", "red-a", "weight", "256", "::/0", "fe80::1", "blackhole", "\\", "\t", "metric", "1", "#",
-					    "/", "0.0.0.0/", "\xff\xfe", "inet6", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+	static const char *const words[] = {
+		"via",
+		"default",
+		"10.0.0.0/8",
+		"nexthop",
+		"dev",
+		"red-a",
+		"weight",
+		"256",
+		"::/0",
+		"fe80::1",
+		"blackhole",
+		"\\",
+		"\t",
+		"metric",
+		"1",
+		"#",
+		"/",
+		"0.0.0.0/",
+		"\xff\xfe",
+		"inet6",
+		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
 	uint64_t r = 1;
 	char text[2000];
 
@@ -779,7 +875,8 @@ static void lines_of_rubbish(void **state)
 		text[0] = '\0';
 		do {
 			r = r * 6364136223846793005ULL + 1442695040888963407ULL;
-			n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", words[(r >> 33) % (sizeof words / sizeof words[0])], r >> 60 ? " " : "");
+			n += (size_t)snprintf(text + n, sizeof text - n, "%s%s",
+					      words[(r >> 33) % (sizeof words / sizeof words[0])], r >> 60 ? " " : "");
 		} while (r >> 40 & 7 && n < 1500);
 		if (parse_line(text) == ROUTE_LINE_BAD)
 			assert_non_null(said);
@@ -794,8 +891,21 @@ static void lines_of_rubbish(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(connected), TEST(metrics), TEST(gateways_without_a_port), TEST(next_hops), TEST(dead_hops), TEST(dead_hops_are_probed),
-		TEST(generations), TEST(a_batch_bumps_once), TEST(sweep), TEST(rows), TEST(policies), TEST(ten_thousand_rows), TEST(rubbish), TEST(lines), TEST(lines_of_rubbish),
+		TEST(connected),
+		TEST(metrics),
+		TEST(gateways_without_a_port),
+		TEST(next_hops),
+		TEST(dead_hops),
+		TEST(dead_hops_are_probed),
+		TEST(generations),
+		TEST(a_batch_bumps_once),
+		TEST(sweep),
+		TEST(rows),
+		TEST(policies),
+		TEST(ten_thousand_rows),
+		TEST(rubbish),
+		TEST(lines),
+		TEST(lines_of_rubbish),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
