@@ -189,6 +189,11 @@ void tunnel_make_header(struct tunnel_header *, const struct tunnel_spec *);
 // Takes the packets of tunnels out of a burst that came in on `lp`, and has the frames in them forwarded. Returns how many are left in m[], in order. `traced`: bits
 // of those with a trace in t[], moved along.
 unsigned tunnel_receive(struct worker *, const struct lport *lp, struct rte_mbuf **m, unsigned n, uint64_t tsc, uint32_t *traced, struct trace **t);
+// What stage `mirror` sets while there are mirrors: copies of a packet of a tunnel as it is on the link of the underlay's port `port`. *p says of its headers what parse()
+// does. `inner`: network of the frame in it, if it leaves; 0: it came in. p NULL: only says whether a mirror may want it.
+typedef bool tunnel_mirror_fn(struct worker *, struct pkt *p, uint16_t port, uint16_t inner);
+extern tunnel_mirror_fn *tunnel_mirror;
+
 // For explain: one packet, whose trace is set. Returns the port by which it comes in: lp->id, if it is of no tunnel; 0: it was dropped.
 uint16_t tunnel_unwrap(struct worker *, const struct lport *lp, struct rte_mbuf **m);
 // Resolves what waits of tunnels, which have no queue that is polled. Returns how many still have something.

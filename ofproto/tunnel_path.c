@@ -149,6 +149,15 @@ static void trace_in(struct trace *t, const struct lport *lp, const struct rte_m
 	trace_put(t, TRACE_CORE, &r, sizeof r);
 }
 
+// Of the packet's tag on the underlay's link.
+static uint16_t outer_network(const struct lport *lp, const struct rte_mbuf *m)
+{
+	const uint8_t *d = rte_pktmbuf_mtod(m, const uint8_t *);
+	bool tagged = (d[12] == 0x81 && d[13] == 0) || (d[12] == 0x88 && d[13] == 0xa8);
+
+	return lport_classify(lp, tagged ? (uint16_t)(0x1000 | (d[14] & 15) << 8 | d[15]) : 0).network;
+}
+
 // A packet of a tunnel that is not let in: on the ledger of the underlay's port.
 static __rte_noinline void refuse(struct worker *w, const struct lport *lp, struct rte_mbuf *m, uint16_t reason, uint64_t tsc, struct trace *t)
 {
@@ -250,12 +259,42 @@ static __rte_noinline void forward_mixed(struct worker *w, struct arrivals *a, u
 	}
 }
 
+tunnel_mirror_fn *tunnel_mirror;
+
+// Mirrors get a copy of the packet as it is on the link, with a struct pkt of its own. `as`: who it is.
+static __rte_noinline void mirror_outer(struct worker *w, struct rte_mbuf *m, uint16_t port, uint16_t network, uint16_t inner, const struct pkt *as)
+{
+	tunnel_mirror_fn *fn = __atomic_load_n(&tunnel_mirror, __ATOMIC_ACQUIRE);
+	const struct pkt who = *as;
+	struct flow_key k;
+
+	if (!fn || !fn(w, NULL, port, inner))
+		return;
+	struct rte_mbuf *c = rte_pktmbuf_copy(m, w->pool, 0, UINT32_MAX);
+	if (unlikely(!c)) {
+		pkt_of(m)->origin = who.origin;
+		worker_count(w, who.origin, COUNT_COPIES, 1);
+		worker_lose(w, m, TX_REASON(NO_MEMORY), 0);
+		return;
+	}
+	struct pkt *p = pkt_of(c);
+	*p = (struct pkt){.rx_tsc = who.rx_tsc, .trace = who.trace};
+	p->in_port = who.in_port;
+	p->origin = who.origin;
+	if (!parse(c, &k) && !p->drop) {
+		p->network = network;
+		fn(w, p, port, inner);
+	}
+	rte_pktmbuf_free(c);
+}
+
 unsigned tunnel_receive(struct worker *w, const struct lport *lp, struct rte_mbuf **m, unsigned n, uint64_t tsc, uint32_t *traced, struct trace **t)
 {
 	const struct tunnel_table *table = rcu_read(tunnel_table);
 	uint32_t had = *traced, kept_traced = 0;
 	struct known known;
 	struct arrivals a;
+	const bool mirrors = __atomic_load_n(&tunnel_mirror, __ATOMIC_ACQUIRE) != NULL, slow = had || mirrors;
 	unsigned kept = 0;
 
 	if (unlikely(!table))
@@ -264,7 +303,7 @@ unsigned tunnel_receive(struct worker *w, const struct lport *lp, struct rte_mbu
 	a.mixed = known.again = false;
 	known.whence = 0;
 	for (unsigned i = 0; i < n; i++) {
-		if (likely(!had && is_again(&known, m[i]))) {
+		if (likely(!slow && is_again(&known, m[i]))) {
 			take_off(m[i], AGAIN);
 			*pkt_arrival(m[i]) = (uint16_t)known.whence;
 			a.m[a.n] = m[i];
@@ -288,6 +327,12 @@ unsigned tunnel_receive(struct worker *w, const struct lport *lp, struct rte_mbu
 			}
 			m[kept++] = m[i];
 			continue;
+		}
+		if (unlikely(mirrors)) {
+			struct pkt as = {.rx_tsc = tsc, .trace = trace};
+
+			as.in_port = as.origin = lp->id;
+			mirror_outer(w, m[i], lp->id, outer_network(lp, m[i]), 0, &as);
 		}
 		if (likely(!verdict) && unlikely(!is_known(&known, &f)))
 			verdict = find_out(&known, table, &f);
@@ -466,6 +511,7 @@ struct departure {
 	const struct tunnel_span *span; // NULL: none
 	struct tunnel_header *mine;    // of a span: what is h, to be filled in for each packet
 	bool cut;
+	bool mirrors;                  // there are some
 	const struct tunnel_header *h;
 	// What left.
 	uint32_t packets;
@@ -539,6 +585,8 @@ static void depart(struct departure *d, struct rte_mbuf *m)
 
 	if (unlikely(p->trace))
 		trace_out(d, m);
+	if (unlikely(d->mirrors && !d->span))
+		mirror_outer(d->w, m, d->h->out, d->h->network, d->network, p);
 	if (unlikely(d->w->dry)) {
 		d->w->send_dry(d->w, m);
 		return;
@@ -741,14 +789,14 @@ bool tunnel_send(struct worker *w, struct port_worker *pw)
 
 	if (!lp || lp->kind != PORT_TUNNEL)
 		return false;
-	struct departure d = {.w = w, .pw = pw, .table = rcu_read(tunnel_table), .way = rcu_read(tunnel_ways[pw->id])};
+	struct departure d = {.w = w, .pw = pw, .table = rcu_read(tunnel_table), .way = rcu_read(tunnel_ways[pw->id]), .mirrors = __atomic_load_n(&tunnel_mirror, __ATOMIC_ACQUIRE) != NULL};
 	unsigned n = pw->tx_n;
 	bool plain = pw->tx_same == n;
 	pw->tx_n = pw->tx_same = 0;
 	pw->tx_bytes = 0;
 	turn_to(&d, pkt_of(pw->tx[0])->network);
 	for (unsigned i = 0; i < n;) {
-		unsigned k = likely(plain && d.out && !d.refused) ? wrap_plain(&d, &pw->tx[i], n - i, pw->tx_origin) : 0;
+		unsigned k = likely(plain && d.out && !d.refused && !d.mirrors) ? wrap_plain(&d, &pw->tx[i], n - i, pw->tx_origin) : 0;
 
 		i += k;
 		if (unlikely(!k))

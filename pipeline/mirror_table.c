@@ -276,6 +276,25 @@ static struct mirror_port *make_port(struct mirror **list, uint16_t port)
 	return p;
 }
 
+// Packets of tunnels come and leave without a decision of their own. A copy that a mirror floods into a network is not copied again when it leaves by a tunnel.
+static bool of_tunnels(struct worker *w, struct pkt *p, uint16_t port, uint16_t inner)
+{
+	const struct mirror_port *mp = rcu_read(mirror_ports[port & (MAX_PORTS - 1)]);
+
+	if (!p)
+		return mp && (inner ? mp->n_dst : mp->n_src);
+	for (unsigned i = 0; mp && !inner && i < mp->n_src; i++)
+		if (mirror_selects_src(mp->mirror[i], port, p->network))
+			mirror_copy(w, p, mp->mirror[i], TAG_AS_RECEIVED);
+	for (unsigned i = 0; mp && inner && i < mp->n_dst; i++) {
+		const struct mirror *m = mp->mirror[mp->n_src + i];
+
+		if (mirror_bit(m->spec.networks, p->network) && m->spec.network != inner)
+			mirror_copy(w, p, m, TAG_AS_RECEIVED);
+	}
+	return true;
+}
+
 int mirror_reconcile(struct config *want)
 {
 	if (!next || unchanged())
@@ -311,6 +330,7 @@ int mirror_reconcile(struct config *want)
 	free(mirrors);
 	mirrors = list;
 	n_mirrors = n_next;
+	__atomic_store_n(&tunnel_mirror, n_mirrors ? of_tunnels : NULL, __ATOMIC_RELEASE);
 	return 0;
 }
 
@@ -325,6 +345,7 @@ void mirror_fini(void)
 	free_list(mirrors, n_mirrors);
 	mirrors = NULL;
 	n_mirrors = 0;
+	tunnel_mirror = NULL;
 	free(next);
 	next = NULL;
 	n_next = 0;

@@ -909,6 +909,58 @@ static void without_buffers(void **state)
 	end();
 }
 
+// A mirror of the underlay's port gets packets as they are on the link, both ways.
+static void mirrored(void **state)
+{
+	struct outer o;
+
+	start(false);
+	uint16_t probe = lab_port("probe", VLAN_ACCESS, blue)->id;
+	lab_static(blue, &lab.config->ports[far - 1], "02:00:00:00:00:09");
+	apply();
+	know(vm, from_vm);
+	lab.config->mirrors = calloc(1, sizeof *lab.config->mirrors);
+	lab.config->n_mirrors = 1;
+	struct config_mirror *cm = lab.config->mirrors;
+	cm->name = strdup("span");
+	cm->row = (struct row_id){{0x77}};
+	cm->has_output = true;
+	cm->output = lab.config->ports[probe - 1].row;
+	cm->src = malloc(sizeof *cm->src);
+	cm->dst = malloc(sizeof *cm->dst);
+	*cm->src = *cm->dst = lab.config->ports[up - 1].row;
+	cm->n_src = cm->n_dst = 1;
+	apply();
+	assert_null(cm->error);
+	for (unsigned traced = 0; traced < 2; traced++) {
+		lab.traced = traced;
+		make_inner(to_vm);
+		vxlan(&o, 3); // whose congestion would be marked in what both see, if it were the same buffer
+		o.b[o.l3 + 1] = 2;
+		fix_ip(&o);
+		lab_send_frame(up, o.b, o.len);
+		assert_int_equal(lab.n_sent, 2);
+		assert_int_equal(lab_sent_to(probe)->len, o.len);
+		assert_memory_equal(lab_sent_to(probe)->bytes, o.b, o.len);
+		assert_memory_equal(lab_sent_to(vm)->bytes, inner, inner_len);
+		make_inner(from_vm);
+		lab_send(vm, from_vm);
+		assert_int_equal(lab.n_sent, 2);
+		assert_memory_equal(lab_sent_to(up)->bytes + 50, inner, inner_len);
+		assert_int_equal(lab_sent_to(probe)->len, lab_sent_to(up)->len);
+		assert_memory_equal(lab_sent_to(probe)->bytes, lab_sent_to(up)->bytes, lab_sent_to(up)->len);
+	}
+	assert_int_equal(lab_count(up, COUNT_COPIES), 2);
+	assert_int_equal(lab_count(vm, COUNT_COPIES), 2);
+	lab.config->n_mirrors = 0;
+	apply();
+	lab.traced = false;
+	lab_send(vm, from_vm);
+	assert_int_equal(lab.n_sent, 1);
+	lab.config->n_mirrors = 1; // for who frees it
+	end();
+}
+
 static void explains(void **state)
 {
 	struct outer o;
@@ -1023,7 +1075,7 @@ int main(void)
 		cmocka_unit_test(ecn_table),     cmocka_unit_test(sends),               cmocka_unit_test(spreads),
 		cmocka_unit_test(settings),      cmocka_unit_test(cannot_send),         cmocka_unit_test(floods),
 		cmocka_unit_test(mixed_burst),   cmocka_unit_test(waits_for_decisions), cmocka_unit_test(cuts_large_frames),
-		cmocka_unit_test(without_buffers), cmocka_unit_test(explains),          cmocka_unit_test(same_behind_another),
+		cmocka_unit_test(without_buffers), cmocka_unit_test(mirrored), cmocka_unit_test(explains),          cmocka_unit_test(same_behind_another),
 		cmocka_unit_test(rubbish),
 	};
 
