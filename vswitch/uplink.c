@@ -80,6 +80,7 @@ bool uplink_run(uint64_t now)
 void uplink_reconcile(const struct config *c)
 {
 	lldp_port_reconcile(c);
+	bond_changed(); // a member may be gone whose device never was there
 	uplink_run(clock_ns());
 }
 

@@ -183,7 +183,12 @@ def test_members_come_and_go(bond):
     done = bond.weirctl("port", "set", "bond0", "options:bond-mode=roundrobin", check=False)
     assert done.returncode and "bond-mode must be one of" in done.stderr
     assert states(bond) == {"m0": "in use"}
-    bond.weirctl("port", "set", "bond0", "options:bond-mode=balance", "options:members=m0,m1")
+    # A member whose device isn't there comes and goes without one.
+    bond.weirctl("port", "set", "bond0", "options:bond-mode=balance", "options:members=m0,m1,m2")
+    bond.weirctl("port", "add", "m2", "--type", "kernel", "--iface", "nosuchif", check=False)
+    wait_for(lambda: states(bond).get("m2") == "not open", 10 * SLOW, lambda: f"m2 to be a member: {states(bond)}", 0.01)
+    bond.weirctl("port", "del", "m2")
+    assert "m2" not in states(bond)
     bond.weirctl("port", "del", "m1")
     wait_for(lambda: states(bond) == {"m0": "in use"}, 10 * SLOW, lambda: f"m1 to be gone: {states(bond)}", 0.01)
     bond.weirctl("port", "del", "bond0")
