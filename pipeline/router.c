@@ -610,6 +610,8 @@ static uint32_t router_fields(const struct config_network *cn)
 
 static int router_reconcile(struct config *want)
 {
+	respond_limits((uint32_t)config_map_uint(&want->other_config, "icmp-error-limit", RESPOND_ERRORS_PPS, 1, 1000000, NULL),
+		       (uint32_t)config_map_uint(&want->other_config, "answer-limit", RESPOND_ANSWERS_PPS, 1, 10000000, NULL));
 	route_routers(want);
 	int rc = router_table_reconcile(want), more = route_reconcile(want);
 

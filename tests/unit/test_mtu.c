@@ -323,6 +323,18 @@ static void router_tells(void **state)
 		lab_send(in->id, "udp," ROUTED ",packet_len=1315");
 	lab_expect_drop(in->id, "udp," ROUTED ",packet_len=1400", "mtu.TOO_LARGE"); // over the limit of answers
 	lab_expect_trace("too large");
+	// The limit is a setting.
+	lab.config->other_config.pair = calloc(1, sizeof *lab.config->other_config.pair);
+	lab.config->other_config.pair[0] = (struct config_pair){strdup("icmp-error-limit"), strdup("1")};
+	lab.config->other_config.n = 1;
+	lab_apply();
+	lab_advance_ms(10000);
+	unsigned told = 0;
+	for (int i = 0; i < 10; i++) {
+		lab_send(in->id, "udp," ROUTED ",packet_len=1315");
+		told += lab.n_sent;
+	}
+	assert_int_equal(told, 1);
 }
 
 
