@@ -128,8 +128,10 @@ class Session:
             self.peer.plan(self.generator.ask("plan " + routes), routes)
             learn = f"learn ask={int(self.peer.answers)}"
             learned = self.generator.ask(learn)
-            if learned["received"] < 0.9 * learned["sent"]:
-                learned = self.generator.ask(learn)  # a port may have come up a moment later
+            limit = time.monotonic() + 15  # ports come up, and routers see first that nobody else has their addresses
+            while learned["received"] < 0.9 * learned["sent"] and time.monotonic() < limit:
+                time.sleep(0.2)
+                learned = self.generator.ask(learn)
             if not learned["received"]:
                 raise BenchError(f"{self.name} forwards nothing")
             return self
