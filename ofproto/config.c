@@ -22,6 +22,7 @@ void config_router_port_clear(struct config_router_port *p)
 	config_map_free(&p->ra);
 	config_map_free(&p->other_config);
 	free(p->error);
+	free(p->complaint);
 }
 
 static void routing_free(struct config *c)

@@ -206,6 +206,7 @@ struct config_router_port {
 	struct config_map ra;           // router advertisements: keys of weir-db(5)
 	struct config_map other_config;
 	char *error;
+	char *complaint; // the row went bad, and this is what it was: NULL, or what is wrong with it now
 };
 
 enum route_type {

@@ -102,6 +102,7 @@ void db_close(struct db *db)
 	if (!db)
 		return;
 	db_writer_close(&db->writer);
+	db_forget_good(db);
 	ovsdb_idl_destroy(db->idl);
 	free(db->remote);
 	free(db->host);

@@ -47,6 +47,8 @@ struct db {
 	struct uuid root;    // ... of the database with this root row
 	char *problem;
 	struct db_writer writer;
+	struct config_router_port *good; // router ports as they were when their rows were in order, sorted by row
+	size_t n_good;
 };
 
 static inline struct row_id db_row_id(const struct uuid *u)
@@ -81,6 +83,7 @@ const struct config_port *db_port_named(const struct config *, const char *name)
 
 // db_read_router.c
 void db_read_routers(struct db *, struct config *);
+void db_forget_good(struct db *);
 
 // db_read_tunnel.c. Networks are sorted by name, router ports are read. `error`: of this switch's row in table Host.
 void db_read_tunnels(struct db *, struct config *, char **error);

@@ -155,6 +155,71 @@ static int place_compare(const void *a_, const void *b_)
 	return cmp ? cmp : strcmp(a->p.name, b->p.name);
 }
 
+static struct config_map copy_map(const struct config_map *map)
+{
+	struct config_map copy = {.pair = xcalloc(map->n + 1, sizeof *copy.pair), .n = map->n};
+
+	for (size_t i = 0; i < map->n; i++)
+		copy.pair[i] = (struct config_pair){xstrdup(map->pair[i].key), xstrdup(map->pair[i].value)};
+	return copy;
+}
+
+static struct config_router_port copy_port(const struct config_router_port *p)
+{
+	struct config_router_port copy = *p;
+
+	copy.name = xstrdup(p->name);
+	copy.addresses = xmemdup(p->addresses, p->n_addresses * sizeof *p->addresses); // one at least: a link-local one
+	copy.ra = copy_map(&p->ra);
+	copy.other_config = copy_map(&p->other_config);
+	copy.error = copy.complaint = NULL;
+	return copy;
+}
+
+static int row_compare(const void *a, const void *b)
+{
+	return memcmp(&((const struct config_router_port *)a)->row, &((const struct config_router_port *)b)->row, sizeof(struct row_id));
+}
+
+void db_forget_good(struct db *db)
+{
+	for (size_t i = 0; i < db->n_good; i++)
+		config_router_port_clear(&db->good[i]);
+	free(db->good);
+	db->good = NULL;
+	db->n_good = 0;
+}
+
+// A row that went bad leaves its port as it was: a slip of the pen doesn't take a network its gateway.
+static void keep_good(struct reading *r)
+{
+	struct config_router_port *good = xcalloc(r->n + 1, sizeof *good);
+	size_t n = 0;
+
+	for (size_t i = 0; i < r->n; i++) {
+		struct config_router_port *p = &r->place[i].p, *old = NULL;
+
+		if (!r->place[i].here)
+			continue;
+		if (p->error && r->db->n_good)
+			old = bsearch(p, r->db->good, r->db->n_good, sizeof *good, row_compare);
+		if (old) {
+			char *complaint = p->error;
+
+			p->error = NULL;
+			config_router_port_clear(p);
+			*p = copy_port(old);
+			p->complaint = complaint;
+		}
+		if (!p->error)
+			good[n++] = copy_port(p);
+	}
+	db_forget_good(r->db);
+	qsort(good, n, sizeof *good, row_compare);
+	r->db->good = good;
+	r->db->n_good = n;
+}
+
 // A port by which the router's packets come and go. With an error it is there too: then what is there already stays as it was.
 static void add_port(struct config *c, struct config_router_port *p)
 {
@@ -501,6 +566,7 @@ void db_read_routers(struct db *db, struct config *c)
 	r.place = xcalloc(n + 1, sizeof *r.place);
 	WEIRREC_ROUTER_PORT_FOR_EACH(port, db->idl)
 	read_router_port(&r, port, &r.place[r.n++]);
+	keep_good(&r);
 	qsort(r.place, r.n, sizeof *r.place, place_compare);
 	read_routes(&r);
 	read_policies(&r);

@@ -95,10 +95,13 @@ static void write_errors(const struct config *c, struct db *db)
 	WRITE(exports, DB_EXPORT);
 	WRITE(mirrors, DB_MIRROR);
 	WRITE(routers, DB_ROUTER);
-	WRITE(router_ports, DB_ROUTER_PORT);
 	WRITE(routes, DB_ROUTE);
 	WRITE(policies, DB_ROUTE_POLICY);
 #undef WRITE
+	for (size_t i = 0; i < c->n_router_ports; i++) {
+		const struct config_router_port *rp = &c->router_ports[i];
+		db_error(db, DB_ROUTER_PORT, &rp->row, rp->error ? rp->error : rp->complaint);
+	}
 	for (size_t i = 0; i < c->n_remote_macs; i++)
 		if (!row_id_is_zero(&c->remote_macs[i].row))
 			db_error(db, DB_FDB, &c->remote_macs[i].row, c->remote_macs[i].error);

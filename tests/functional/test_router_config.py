@@ -169,6 +169,25 @@ def test_bad_router_ports(server, dump, r1):
     assert not [p for p in server.rows("Router_Port") if p["error"]]
 
 
+def test_a_row_that_goes_bad(server, dumps, r1):
+    """The port stays as it was, on a switch that knew it; one that doesn't has nothing to go by."""
+    dump = dumps()
+    applied(server, dump)
+    before = dump.named("router_ports", "gw1")
+    for columns in ({"mac": "x"}, {"addresses": a_set("10.0.0.1/24", "10.0.0.0/24")}, {"ra": a_map(send="perhaps")}):
+        server.update("Router_Port", "gw1", mac=a_set(), addresses=a_set("10.0.0.1/24", "fd00::1/64"), ra=a_map())
+        server.update("Router_Port", "gw1", **columns)
+        applied(server, dump)
+        now = dump.named("router_ports", "gw1")
+        assert now["error"] and server.row("Router_Port", "gw1")["error"] == now["error"]
+        assert {**now, "error": None} == before and not dump.port("gw1")["error"]
+    other = dumps("h2")
+    assert other.named("router_ports", "gw1")["error"] and other.port("gw1")["error"]
+    server.update("Router_Port", "gw1", ra=a_map(), addresses="10.0.0.2/24")
+    applied(server, dump, other)
+    assert dump.named("router_ports", "gw1")["addresses"][0] == "10.0.0.2/24" and not dump.named("router_ports", "gw1")["error"]
+
+
 def test_point_to_point_addresses(server, dump, r1):
     """RFC 3021, RFC 6164: of two addresses both are stations'."""
     server.update("Router_Port", "gw2", addresses=a_set("192.0.2.0/31", "2001:db8::/127", "198.51.100.1/32", "2001:db8:1::1/128"))

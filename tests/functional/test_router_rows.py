@@ -91,6 +91,11 @@ def test_bad_rows_hurt_nothing_else(r1):
         passes()
     errors = [r["error"] for table in ("Router_Port", "Route", "Route_Policy") for r in r1.weirctl("list", table, json=True) if r["error"]]
     assert len(errors) == len(bad) and not any("\n" in e for e in errors)
+    # A row that goes bad leaves its port as it was.
+    with pytest.raises(SwitchError, match="addresses: 10.1.0.255/24"):
+        r1.weirctl("router-port", "set", "gw2", "10.1.0.255/24")
+    passes()
+    r1.weirctl("router-port", "set", "gw2", "10.1.0.1/24")
     # What it lacked comes: the row is in order by itself.
     r1.weirctl("router-port", "add", "nowhere", "--router", "r1", "--network", "red", "10.7.7.1/24")
     assert not [r for r in r1.weirctl("list", "Route", json=True) if r["prefix"] == "10.9.0.0/16" and r["error"]]

@@ -157,7 +157,7 @@ static json_t *router_port_json(const struct config_router_port *p)
 		json_array_append_new(addresses, prefix_json(&p->addresses[i]));
 	return json_pack("{so ss so so so so sb so so so}", "row", row_json(&p->row), "name", p->name, "router", row_json(&p->router), "network",
 			 row_json(&p->network), "mac", mac_json(p->mac), "addresses", addresses, "enabled", p->enabled, "ra", map_json(&p->ra),
-			 "other_config", map_json(&p->other_config), "error", text_json(p->error));
+			 "other_config", map_json(&p->other_config), "error", text_json(p->error ? p->error : p->complaint));
 }
 
 static const char *const route_types[] = {"none", "unicast", "local", "blackhole", "unreachable", "prohibit"};
@@ -258,8 +258,10 @@ static void report(struct db *db, const struct config *c)
 		db_error(db, DB_FDB, &c->fdb[i].row, c->fdb[i].error);
 	for (size_t i = 0; i < c->n_routers; i++)
 		db_error(db, DB_ROUTER, &c->routers[i].row, c->routers[i].error);
-	for (size_t i = 0; i < c->n_router_ports; i++)
-		db_error(db, DB_ROUTER_PORT, &c->router_ports[i].row, c->router_ports[i].error);
+	for (size_t i = 0; i < c->n_router_ports; i++) {
+		const struct config_router_port *p = &c->router_ports[i];
+		db_error(db, DB_ROUTER_PORT, &p->row, p->error ? p->error : p->complaint);
+	}
 	for (size_t i = 0; i < c->n_routes; i++)
 		db_error(db, DB_ROUTE, &c->routes[i].row, c->routes[i].error);
 	for (size_t i = 0; i < c->n_policies; i++)
