@@ -605,7 +605,10 @@ static __rte_always_inline void put_header(struct rte_mbuf *m, const struct tunn
 	uint32_t hash = spread(m, p, inner);
 	uint8_t tos = tos_of(p, inner);
 
-	memcpy(inner - TUNNEL_ROOM, h->bytes, TUNNEL_ROOM);
+	if (likely(h->len <= 64)) // in one cache line, where the frame begins with another
+		memcpy(inner - 64, h->bytes + TUNNEL_ROOM - 64, 64);
+	else
+		memcpy(inner - TUNNEL_ROOM, h->bytes, TUNNEL_ROOM);
 	m->data_off = (uint16_t)(m->data_off - h->len);
 	m->data_len = (uint16_t)(m->data_len + h->len);
 	m->pkt_len += h->len;
