@@ -107,6 +107,24 @@ def all_by_k1(world, lab, v):
     return all("out by k1" in lab.explain("a", MATCH[v // 6].format(p)) for p in range(20000, 20032))
 
 
+def test_a_next_hop_is_switched_off(world, lab):
+    """The port behind which k2 is: its flows go by k1, and come back with it."""
+    a = world["a"]
+    for there in ("10.7.0.7", "fd07::7"):
+        a.answers(there)
+    lab.weirctl("port", "set", "k2", "--disabled")
+    try:
+        for v in (4, 6):
+            there = ("10.7.0.7", "fd07::7")[v // 6]
+            wait_for(lambda: all_by_k1(world, lab, v), 20 * SLOW, lambda: "all flows to go by k1:\n" + lab.explain("a", MATCH[v // 6].format(20000)), 0.2)
+            a.reaches(there)
+            tcp(a, world["far"], there, 1)
+    finally:
+        lab.weirctl("port", "set", "k2", "enabled=true")
+    for there in ("10.0.5.1", "fd05::1"):
+        world["k2"].answers(there)
+
+
 @pytest.mark.skipif(not LONG, reason="takes as long as neighbours are believed without a word: up to 50 s")
 def test_a_next_hop_dies(world, lab):
     """k2 goes away without a word: its flows go by k1 as soon as the neighbour has failed."""
