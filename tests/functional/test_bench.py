@@ -111,7 +111,7 @@ def test_packets_move(row, tmp_path):
     assert window["mpps"] > 0 and min(window["received"]) > 0
     if row in ("route-64", "vxlan-64"):  # whose routers say something of their own now and then
         assert window["checked"] > 0 == window["wrong"] and max(window["other"]) < 100
-        assert row == "route-64" or window["ports"] > 16  # UDP source ports of the tunnel
+        assert row == "route-64" or window["ports"] > 1  # UDP source ports of the tunnel, of some of the 32 conversations
     else:
         assert window["other"] == [0, 0]
     assert sum(window["received"]) <= sum(window["sent"]) + 8192  # what was under way when the window began
