@@ -136,8 +136,8 @@ def test_whole_lists(crowd):
 @pytest.mark.parametrize("words,sentence", [
     (["--page"], "--page wants a value"),
     (["--page", "x"], "--page wants start"),
-    (["--page", "0.0.1.0.4.4"], "the place in another list"),
-    (["--page", "0.0.ffffffffffffffff"], "--page wants start"),
+    (["--page", "0.0.0.1.0.4.4"], "the place in another list"),
+    (["--page", "0.0.0.ffffffffffffffff"], "--page wants start"),
     (["--limit", "x"], "--limit wants a number"),
     (["--limit", "-1"], "--limit wants a number"),
     (["--limit", "0"], "--limit wants a number"),
@@ -151,6 +151,6 @@ def test_rubbish(crowd, words, sentence):
 def test_places_beyond_the_end(crowd):
     """A cursor that somebody made up: the list ends, nothing else happens."""
     assert list(parts(crowd, "port/stats"))
-    far = "ffffffffffffffff.ffffffffffffffff.5.0"
+    far = ".".join(3 * ["ffffffffffffffff"]) + ".5.0"
     for method in ("cache/list", "fdb/list", "port/stats"):
         assert crowd.unixctl(method, "--json", "--page", far) == "end\n[]\n"
