@@ -102,7 +102,7 @@ static char *check_address(const char *text, struct config_prefix *p)
 
 static void read_addresses(const struct weirrec_router_port *row, struct config_router_port *p)
 {
-	bool local = false, v6 = false;
+	bool local = false;
 
 	p->addresses = xcalloc(row->n_addresses + 1, sizeof *p->addresses);
 	for (size_t i = 0; i < row->n_addresses; i++) {
@@ -114,7 +114,6 @@ static void read_addresses(const struct weirrec_router_port *row, struct config_
 			continue;
 		}
 		p->n_addresses++;
-		v6 |= a->ip.v6;
 		local |= is_link_local(&a->ip);
 	}
 	if (!local)
