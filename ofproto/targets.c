@@ -93,8 +93,3 @@ void targets_release(uint16_t id)
 	count--;
 	rcu_defer(gone, l);
 }
-
-unsigned targets_count(void)
-{
-	return count;
-}

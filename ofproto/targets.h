@@ -43,6 +43,5 @@ static inline const struct target_list *targets_get(uint16_t id)
 // Main thread. The list with these n > 0 targets, sorted by (network, port), with one reference more. 0: no id is free, or no memory.
 uint16_t targets_intern(const struct target *, unsigned n);
 void targets_release(uint16_t id); // 0: nothing
-unsigned targets_count(void);
 
 #endif

@@ -105,11 +105,6 @@ struct way {
 	struct route_result route;
 };
 
-static uint8_t act(uint8_t action)
-{
-	return action;
-}
-
 // Where the router of w->in sends it. -1: on, by w->out to w->next; else an action, or ACT_N with *reason.
 static int one_router(struct resolve *r, struct way *w, uint16_t *reason)
 {
@@ -122,13 +117,13 @@ static int one_router(struct resolve *r, struct way *w, uint16_t *reason)
 		return ACT_N;
 	}
 	if (type != ROUTE_UNICAST)
-		return act(by_type[type]);
+		return by_type[type];
 	const struct route_hop *hop = w->route.hop;
 	if (r)
 		resolve_depend(r, GEN_PORT, hop->port);
 	w->out = router_port_get(hop->port);
 	if (!w->out)
-		return act(ACT_NO_ROUTE);
+		return ACT_NO_ROUTE;
 	memcpy(w->next, hop->has_gateway ? hop->gateway.b : w->dst, 16);
 	return -1;
 }
@@ -164,7 +159,7 @@ static int through_routers(struct resolve *r, struct way *w, unsigned *hops, uin
 			return -1;
 		w->in = next;
 		if (router_port_has(next, w->v6, w->dst))
-			return act(ACT_ECHO);
+			return ACT_ECHO;
 	}
 	*reason = STAGE_REASON(router, LOOP);
 	return ACT_N;
