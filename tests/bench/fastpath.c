@@ -1,9 +1,9 @@
 // fastpath: what the packet path of a worker costs, without any device: forward_burst() over prebuilt packets, and an egress
 // that takes all.
 //
-//     fastpath [--kind l2|route|vxlan] [--flows N] [--macs N] [--bytes N] [--routes N] [--random pairs|source] [--packets N]
+//     fastpath [--kind KIND] [--flows N] [--macs N] [--bytes N] [--routes N] [--random pairs|source] [--packets N]
 //     [--repeat N] [--limit FLOWS]
-//              [--trace N] [--drop] [--json]
+//              [--trace N] [--drop] [--tagged] [--json]
 //
 // --drop: the ports are isolated from each other, so that every packet is dropped, because of a row.
 //
@@ -12,7 +12,9 @@
 // back to the pool.
 //
 // --kind route: two networks and a router, whose ports' neighbours are static. --kind vxlan: a network, and an uplink with the
-// tunnel's other end. --trace: one packet in N is traced, as weirctl trace --sample 1/N does it.
+// tunnel's other end. l2v6, route6: the same in IPv6; vxlan6: the tunnel is in IPv6. --bytes: at least what the kind needs for
+// the mark. --tagged: the ports are trunks, and frames have an 802.1Q tag. --trace: one packet in N is traced, as weirctl trace
+// --sample 1/N does it.
 //
 // Prints cycles of the time stamp counter per packet, of the fastest and of the median repeat. The measured part is the
 // function measured(), the same number of packets in every run, so that instructions can be counted:
@@ -203,12 +205,17 @@ static char *name_of(const char *prefix, unsigned i)
 	return text;
 }
 
+// Whether the links with a router or an end point of tunnels are IPv6.
+static bool links_v6(void)
+{
+	return mix.kind == MIX_VXLAN ? mix.under6 : mix.v6;
+}
+
 static struct config_ip ip_of(uint32_t ip)
 {
-	struct config_ip c = {0};
+	struct config_ip c = {.v6 = links_v6()};
 
-	ip = rte_cpu_to_be_32(ip);
-	memcpy(c.b, &ip, 4);
+	frame_ip(c.b, c.v6, ip);
 	return c;
 }
 
@@ -254,7 +261,7 @@ static void add_router_port(unsigned side)
 					  .addresses = malloc(sizeof *rp->addresses),
 					  .n_addresses = 1};
 	frame_switch_mac(rp->mac, side);
-	*rp->addresses = (struct config_prefix){.ip = ip_of(frame_switch_ip(side)), .len = FRAME_LINK_LEN};
+	*rp->addresses = (struct config_prefix){.ip = ip_of(frame_switch_ip(side)), .len = (uint8_t)frame_link_len(links_v6())};
 	add_gateways(&ports[side], side);
 }
 
@@ -300,6 +307,7 @@ static void configure(void)
 			.name = name_of("net", i),
 			.id = (uint16_t)(i + 1),
 			.mtu = 1500,
+			.vlan = (uint16_t)(mix.tagged ? FRAME_VLAN + i : 0),
 			.learning = true,
 			.flood_unknown = true,
 			.ageing_s = 300,
@@ -316,7 +324,7 @@ static void configure(void)
 			.id = (uint16_t)(i + 1),
 			.type = type,
 			.enabled = true,
-			.vlan_mode = VLAN_ACCESS,
+			.vlan_mode = mix.tagged ? VLAN_NATIVE_TAGGED : VLAN_ACCESS,
 			.isolated = drop,
 			.network = nets[mix.kind ? i : 0].row,
 		};
@@ -348,12 +356,13 @@ static void add_routes(void)
 						.has_gateway = true,
 						.by_address = true,
 						.gateway = ip_of(frame_station_ip(side, r.gateway))};
-			struct route_spec spec = {.prefix = {.ip = ip_of(r.prefix), .len = r.len},
+			struct route_spec spec = {.prefix = {.ip = {.v6 = mix.v6}},
 						  .source = ROUTE_FILE,
 						  .type = ROUTE_UNICAST,
 						  .n_hops = 1,
 						  .hop = &hop};
 
+			spec.prefix.len = (uint8_t)frame_prefix(spec.prefix.ip.b, mix.v6, &r);
 			if (route_set(router.id, 0, &spec))
 				fail("no room for the routes");
 		}
@@ -503,19 +512,13 @@ static unsigned number(const char *text, unsigned lo, unsigned hi)
 static void parse_options(int argc, char *argv[])
 {
 	static const struct option known[] = {
-		{"flows", required_argument, NULL, 'f'},
-		{"kind", required_argument, NULL, 'k'},
-		{"routes", required_argument, NULL, 'R'},
-		{"macs", required_argument, NULL, 'm'},
-		{"bytes", required_argument, NULL, 'b'},
-		{"random", required_argument, NULL, 'r'},
-		{"packets", required_argument, NULL, 'p'},
-		{"repeat", required_argument, NULL, 'n'},
-		{"limit", required_argument, NULL, 'l'},
-		{"trace", required_argument, NULL, 't'},
-		{"json", no_argument, NULL, 'j'},
-		{"drop", no_argument, NULL, 'd'},
-		{NULL, 0, NULL, 0},
+		{"flows", required_argument, NULL, 'f'},   {"kind", required_argument, NULL, 'k'},
+		{"routes", required_argument, NULL, 'R'},  {"macs", required_argument, NULL, 'm'},
+		{"bytes", required_argument, NULL, 'b'},   {"random", required_argument, NULL, 'r'},
+		{"packets", required_argument, NULL, 'p'}, {"repeat", required_argument, NULL, 'n'},
+		{"limit", required_argument, NULL, 'l'},   {"trace", required_argument, NULL, 't'},
+		{"json", no_argument, NULL, 'j'},          {"drop", no_argument, NULL, 'd'},
+		{"tagged", no_argument, NULL, 'T'},        {NULL, 0, NULL, 0},
 	};
 
 	for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
@@ -523,8 +526,8 @@ static void parse_options(int argc, char *argv[])
 			mix.flows = number(optarg, 2, 1 << 24);
 		else if (c == 'm')
 			mix.macs = number(optarg, 0, 1 << 20);
-		else if (c == 'k' && (!strcmp(optarg, "l2") || !strcmp(optarg, "route") || !strcmp(optarg, "vxlan")))
-			mix.kind = optarg[0] == 'r' ? MIX_ROUTE : optarg[0] == 'v' ? MIX_VXLAN : MIX_L2;
+		else if (c == 'k' && mix_set_kind(&mix, optarg))
+			continue;
 		else if (c == 'R')
 			mix.routes = number(optarg, 4, 1 << 20);
 		else if (c == 'b')
@@ -541,11 +544,17 @@ static void parse_options(int argc, char *argv[])
 			trace_every = number(optarg, 1, 1000000000);
 		else if (c == 'd')
 			drop = true;
+		else if (c == 'T')
+			mix.tagged = true;
 		else if (c == 'j')
 			json = true;
 		else
 			fail("see the head of fastpath.c for its options");
 	}
+	if (mix.tagged && mix.kind == MIX_VXLAN)
+		fail("--tagged is not for tunnels");
+	if (mix.bytes < mix_least(&mix))
+		mix.bytes = mix_least(&mix);
 	if (!mix.macs) // one pair of addresses for each conversation
 		mix.macs = mix_root(mix_conversations(&mix));
 }

@@ -8,8 +8,9 @@
 // connected to all sockets. tso=1 among the DEVARGS: the ports have TSO, for mixes with it. Then each line on stdin is answered
 // by one line, "error SENTENCE" or JSON:
 //
-//     mix [kind=l2|route|vxlan] [flows=N] [macs=N] [bytes=N] [routes=N] [tso=MSS] [random=pairs|source]
-//                               what is sent from now on: see frames.h; macs=0: a pair for each conversation
+//     mix [kind=KIND] [flows=N] [macs=N] [bytes=N] [routes=N] [tso=MSS] [random=pairs|source]
+//                               what is sent from now on: see frames.h; macs=0: a pair for each conversation; kinds: l2, route,
+//                               vxlan; l2v6, route6: the same in IPv6; vxlan6: the tunnel is in IPv6
 //     plan [FILE]               what the mix needs of the switch; its routes go to the file, a line "PREFIX GATEWAY SIDE" each
 //     learn [rate=PPS] [ask=1]  ask: the stations ask for the switch's address until it has answered; then each flow once, in
 //     order, both ways; then what comes back is waited for run [seconds=S] [warm=S] [rate=PPS] [senders=N] [probe=PPS]
@@ -26,10 +27,11 @@
 //
 // A packet counts as received if it has the mark and comes from the other side. `lost` is of the whole run, when all is quiet
 // again. One packet of a burst that comes back from a mix that the switch must rewrite is looked at closely (station.h):
-// `checked`, and `wrong`, with what was wrong last. The stations answer ARP; that counts as nothing. `ports`: UDP source ports
-// that were seen on tunnel packets.
+// `checked`, and `wrong`, with what was wrong last. The stations answer ARP and neighbour discovery; that counts as nothing.
+// `ports`: UDP source ports that were seen on tunnel packets.
 #include "station.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -135,9 +137,9 @@ static const char *set_mix(const struct mix *m)
 
 	if (!new.macs)
 		new.macs = mix_root(n);
-	if (new.bytes < FRAME_MIN || new.bytes > (new.tso ? FRAME_TSO_MAX : FRAME_MAX) || (new.tso && !with_tso) ||
-	    n > 1 << 23 || new.macs > 1 << 20 || new.routes < 4 || new.routes > 1 << 20 ||
-	    (new.kind && (new.tso || new.macs > 1 << 16)) || mix_bytes(&new, 1) > FRAME_TSO_MAX)
+	if (new.bytes < mix_least(&new) || new.bytes > (new.tso ? FRAME_TSO_MAX : FRAME_MAX) || (new.tso && !with_tso) ||
+	    n > 1 << 23 || new.macs > 1 << 20 || new.routes < 4 || new.routes > 1 << 20 || (new.kind &&new.macs > 1 << 16) ||
+	    ((new.kind || new.v6) && new.tso) || mix_bytes(&new, 1) > FRAME_TSO_MAX)
 		return "no such packets: see frames.h";
 	for (unsigned i = 0; i < 2; i++) {
 		uint32_t room = RTE_ALIGN(mix_bytes(&new, i), 64);
@@ -204,6 +206,8 @@ static bool build(struct side *s, unsigned which, uint16_t n, uint32_t step)
 			memcpy(data, frame, 64);
 		else if (slot == 128)
 			memcpy(data, frame, 128);
+		else if (slot == 192)
+			memcpy(data, frame, 192);
 		else if (mix.tso)
 			build_tso(m, frame);
 		else
@@ -242,16 +246,18 @@ static __attribute__((noinline)) bool speak(struct side *s, unsigned which, stru
 {
 	uint8_t *frame = rte_pktmbuf_mtod(m, uint8_t *);
 	struct rte_mbuf *answer;
+	unsigned len;
 
 	if (station_replied(frame, m->data_len, &mix, which)) {
 		replied[which] = true;
 		return true;
 	}
-	if (!station_answer(frame, m->data_len, &mix, which))
+	len = station_answer(frame, m->data_len, &mix, which);
+	if (!len)
 		return false;
 	answer = rte_pktmbuf_alloc(pool);
 	if (answer) {
-		memcpy(rte_pktmbuf_append(answer, m->data_len), frame, m->data_len);
+		memcpy(rte_pktmbuf_append(answer, (uint16_t)len), frame, len);
 		if (!rte_eth_tx_burst(s->port, 0, &answer, 1))
 			rte_pktmbuf_free(answer); // it asks again
 	}
@@ -268,7 +274,7 @@ static void look_at(const uint8_t *frame, uint32_t len, unsigned which)
 		what_is_wrong = problem;
 	}
 	if (mix_outer(&mix, which)) {
-		uint16_t port = ((const struct rte_udp_hdr *)(const void *)(frame + 34))->src_port;
+		uint16_t port = ((const struct rte_udp_hdr *)(const void *)(frame + mix_outer(&mix, which) - 16))->src_port;
 
 		ports_seen[port / 64] |= 1ull << port % 64;
 	}
@@ -519,7 +525,8 @@ static bool introduce(void)
 
 				if (!m)
 					continue;
-				station_request((uint8_t *)rte_pktmbuf_append(m, STATION_ARP), &mix, i, k);
+				m->data_len = (uint16_t)station_request(rte_pktmbuf_mtod(m, uint8_t *), &mix, i, k);
+				m->pkt_len = m->data_len;
 				if (!rte_eth_tx_burst(sides[i].port, 0, &m, 1))
 					rte_pktmbuf_free(m);
 			}
@@ -544,7 +551,7 @@ static void do_learn(char *words)
 		}
 	}
 	if (ask && !introduce()) {
-		printf("error the switch doesn't answer ARP\n");
+		printf("error the switch doesn't answer ARP or neighbour discovery\n");
 		return;
 	}
 	aim(1);
@@ -657,9 +664,8 @@ static void do_mix(char *words)
 		if (sscanf(word, "random=%15s", kind) == 1 &&
 		    (!strcmp(kind, "pairs") || !strcmp(kind, "source") || !strcmp(kind, "no"))) {
 			m.random = kind[0] == 'p' ? MIX_PAIRS : kind[0] == 's' ? MIX_SOURCE : MIX_FIXED;
-		} else if (sscanf(word, "kind=%15s", kind) == 1 &&
-			   (!strcmp(kind, "l2") || !strcmp(kind, "route") || !strcmp(kind, "vxlan"))) {
-			m.kind = kind[0] == 'r' ? MIX_ROUTE : kind[0] == 'v' ? MIX_VXLAN : MIX_L2;
+		} else if (sscanf(word, "kind=%15s", kind) == 1 && mix_set_kind(&m, kind)) {
+			continue;
 		} else if (*word && sscanf(word, "flows=%" SCNu32, &m.flows) != 1 &&
 			   sscanf(word, "macs=%" SCNu32, &m.macs) != 1 && sscanf(word, "bytes=%" SCNu32, &m.bytes) != 1 &&
 			   sscanf(word, "routes=%" SCNu32, &m.routes) != 1 && sscanf(word, "tso=%" SCNu32, &m.tso) != 1) {
@@ -674,9 +680,12 @@ static void do_mix(char *words)
 		printf("{\"flows\": %u, \"macs\": %u, \"bytes\": %u}\n", conversations * 2, mix.macs, mix.bytes);
 }
 
-static void format_ip(char text[16], uint32_t ip)
+static void format_ip(char text[INET6_ADDRSTRLEN], bool v6, uint32_t ip)
 {
-	snprintf(text, 16, "%u.%u.%u.%u", ip >> 24, ip >> 16 & 255, ip >> 8 & 255, ip & 255);
+	uint8_t b[16];
+
+	frame_ip(b, v6, ip);
+	inet_ntop(v6 ? AF_INET6 : AF_INET, b, text, INET6_ADDRSTRLEN);
 }
 
 static void format_mac(char text[18], const uint8_t mac[6])
@@ -686,7 +695,8 @@ static void format_mac(char text[18], const uint8_t mac[6])
 
 static bool write_routes(const char *path)
 {
-	char prefix[16], gateway[16];
+	char prefix[INET6_ADDRSTRLEN], gateway[INET6_ADDRSTRLEN];
+	uint8_t b[16];
 	FILE *f = fopen(path, "w");
 
 	if (!f)
@@ -695,9 +705,11 @@ static bool write_routes(const char *path)
 		for (uint32_t k = 0; k < mix_side_routes(&mix); k++) {
 			struct frame_route r = frame_route(&mix, side, k);
 
-			format_ip(prefix, r.prefix);
-			format_ip(gateway, frame_station_ip(side, r.gateway));
-			fprintf(f, "%s/%u %s %u\n", prefix, r.len, gateway, side);
+			unsigned len = frame_prefix(b, mix.v6, &r);
+
+			inet_ntop(mix.v6 ? AF_INET6 : AF_INET, b, prefix, sizeof prefix);
+			format_ip(gateway, mix.v6, frame_station_ip(side, r.gateway));
+			fprintf(f, "%s/%u %s %u\n", prefix, len, gateway, side);
 		}
 	}
 	return !fclose(f);
@@ -705,7 +717,8 @@ static bool write_routes(const char *path)
 
 static void do_plan(const char *path)
 {
-	char ip[16], mac[18];
+	const bool v6 = mix.kind == MIX_VXLAN ? mix.under6 : mix.v6; // of the links that the switch has addresses on
+	char ip[INET6_ADDRSTRLEN], mac[18];
 	uint8_t a[6];
 
 	if (*path && !write_routes(path)) {
@@ -716,20 +729,20 @@ static void do_plan(const char *path)
 	for (unsigned side = 0; side < 2; side++) {
 		frame_switch_mac(a, side);
 		format_mac(mac, a);
-		format_ip(ip, frame_switch_ip(side));
+		format_ip(ip, v6, frame_switch_ip(side));
 		printf("%s{\"mac\": \"%s\", \"ip\": \"%s\", \"len\": %u, \"stations\": {", side ? ", " : "", mac, ip,
-		       FRAME_LINK_LEN);
+		       frame_link_len(v6));
 		for (unsigned k = 0; mix.kind == MIX_ROUTE && k < mix.macs; k++) {
 			frame_mac(a, side, k);
 			format_mac(mac, a);
-			format_ip(ip, frame_station_ip(side, k));
+			format_ip(ip, v6, frame_station_ip(side, k));
 			printf("%s\"%s\": \"%s\"", k ? ", " : "", ip, mac);
 		}
 		printf("}}");
 	}
 	frame_vtep_mac(a);
 	format_mac(mac, a);
-	format_ip(ip, FRAME_VTEP_IP);
+	format_ip(ip, v6, FRAME_VTEP_IP);
 	printf("], \"vtep\": {\"mac\": \"%s\", \"ip\": \"%s\"}, \"vni\": %u}\n", mac, ip, FRAME_VNI);
 }
 

@@ -27,7 +27,7 @@ class Peer:
     pages = 256     # hugepages that it takes
     what = ""
     rewrites = True  # it does to packets what the mix asks
-    answers = False  # it answers ARP
+    answers = False  # it answers ARP and neighbour discovery
 
     def __init__(self, rundir, cpus):
         """cpus: that of the worker, that of all else."""
@@ -71,7 +71,7 @@ class Weir(Peer):
     def start(self, paths, kind):
         self.kind, s = kind, self.switch.start()
         s.weirctl("config", "set", "poll=busy", f"worker-cores={self.cpu}")
-        networks = ["bench", "bench"] if kind == "l2" else ["bench", "other"]
+        networks = ["bench", "bench"] if kind.startswith("l2") else ["bench", "other"]
         words = [word for name in dict.fromkeys(networks) for word in ("network", "add", name, "--")]
         s.weirctl(*words, "port", "add", "a", "--network", networks[0], "--path", paths[0],
                   "--", "port", "add", "b", "--network", networks[1], "--path", paths[1])
@@ -80,15 +80,15 @@ class Weir(Peer):
                                             "--sample", f"1/{self.trace}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def plan(self, plan, routes):
-        if self.kind == "l2":
+        if self.kind.startswith("l2"):
             return
         s = self.switch
         s.weirctl("router", "add", "r")
         for side, network in enumerate(("bench", "other")):
             here = plan["switch"][side]
-            if self.kind == "route" or side:  # with tunnels it is the uplink's network that has an address
+            if self.kind.startswith("route") or side:  # with tunnels it is the uplink's network that has an address
                 s.weirctl("router-port", "add", f"r{side}", "--router", "r", "--network", network, "--mac", here["mac"], f"{here['ip']}/{here['len']}")
-        if self.kind == "vxlan":
+        if self.kind.startswith("vxlan"):
             (host,) = s.weirctl("host", "list", json=True)
             s.weirctl("host", "set", host["name"], "--tunnel-ips", plan["switch"][1]["ip"])
             s.weirctl("network", "set", "bench", f"vni={plan['vni']}", f"flood_to={plan['vtep']['ip']}")
@@ -176,7 +176,7 @@ class Ovs(Peer):
         self.process = spawn(["unshare", "--net", tree / "usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk", self.db, "--unixctl=" + self.ctl,
                               "--log-file=" + self.log("ovs-vswitchd.log"), "-vconsole:off"], self.log("ovs-vswitchd.out"), env=env)
         # With tunnels the uplink is in a bridge of its own, whose internal port is their end point.
-        bridges = ["br", "br-phy"] if kind == "vxlan" else ["br", "br"]
+        bridges = ["br", "br-phy"] if kind.startswith("vxlan") else ["br", "br"]
         words = [word for name in dict.fromkeys(bridges) for word in
                  ("--", "add-br", name, "--", "set", "bridge", name, "datapath_type=netdev", *[f"other_config:{k}={v}" for k, v in self.bridge.items()])]
         for name, bridge, path in zip("ab", bridges, paths):
@@ -185,9 +185,9 @@ class Ovs(Peer):
         self.kind = kind
 
     def plan(self, plan, routes):
-        if self.kind == "route":
+        if self.kind.startswith("route"):
             self.plan_routes(plan, routes)
-        elif self.kind == "vxlan":
+        elif self.kind.startswith("vxlan"):
             self.plan_tunnel(plan)
 
     def plan_routes(self, plan, routes):
@@ -197,7 +197,8 @@ class Ovs(Peer):
         for line in open(routes):
             prefix, gateway, side = line.split()
             here = plan["switch"][int(side)]
-            lines.append(f"priority={100 + int(prefix.split('/')[1])},ip,nw_dst={prefix},actions=dec_ttl,mod_dl_src:{here['mac']},"
+            match = f"ipv6,ipv6_dst={prefix}" if ":" in prefix else f"ip,nw_dst={prefix}"
+            lines.append(f"priority={100 + int(prefix.split('/')[1])},{match},actions=dec_ttl,mod_dl_src:{here['mac']},"
                          f"mod_dl_dst:{here['stations'][gateway]},output:{number['ab'[int(side)]]}\n")
         Path(self.log("flows")).write_text("".join(lines))
         self.tell("ovs-ofctl", "--protocols=OpenFlow14", "--bundle", "replace-flows", f"unix:{self.log('br.mgmt')}", self.log("flows"))
@@ -206,7 +207,8 @@ class Ovs(Peer):
         here, there = plan["switch"][1], plan["vtep"]
         self.vsctl("set", "bridge", "br-phy", f'other_config:hwaddr="{here["mac"]}"')
         inside = ["nsenter", f"--net=/proc/{self.pid}/ns/net"]
-        self.tell(*inside, "ip", "address", "add", f"{here['ip']}/{here['len']}", "dev", "br-phy")
+        # nodad: the bridge's address isn't to wait until the bridge is sure that nobody else has it.
+        self.tell(*inside, "ip", "address", "add", f"{here['ip']}/{here['len']}", "dev", "br-phy", *(["nodad"] if ":" in here["ip"] else []))
         self.tell(*inside, "ip", "link", "set", "br-phy", "up")
         self.vsctl("add-port", "br", "tunnel", "--", "set", "Interface", "tunnel", "type=vxlan", f"options:remote_ip={there['ip']}",
                    f"options:key={plan['vni']}")

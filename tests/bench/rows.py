@@ -2,7 +2,8 @@
 
 mix: what the generator sends, see frames.h: flows (of both directions together), macs (addresses a side; 0: every conversation is a pair
      of its own; with routes: gateways a side), bytes, random, tso (the size of segments; the peers but weir would need settings of their own),
-     kind (l2, route, vxlan), routes (of both sides together)
+     kind (l2, route, vxlan; l2v6, route6: the same in IPv6, whose smallest frames with the generator's mark have 78 bytes; vxlan6: the tunnel is in
+     IPv6, what is in it is as in vxlan), routes (of both sides together)
 learn: each flow is sent once, in order and slowly, before the windows
 asked: the least ratio of Weir's median to a peer's, or None
 of: the least ratio of a build of Weir to itself in other rows of the same run
@@ -56,6 +57,24 @@ ROWS = {
         "of": {"route-100k": 0.7},
         "without": ["ovs", "ovs-tuned"],
     },
+    "l2v6-64": {
+        "title": "64 flows of IPv6, each a pair of addresses of its own, frames of 78 bytes: the least with the generator's mark",
+        "mix": {"kind": "l2v6", "flows": 64, "macs": 8, "bytes": 78},
+        "asked": {"ovs": 1.3, "ovs-tuned": 1.3},
+        "of": {"l2-64": 0.85},
+    },
+    "route6-64": {
+        "title": "64 flows of IPv6 between gateways of a router with 16 routes, frames of 78 bytes: the least with the generator's mark",
+        "mix": {"kind": "route6", "flows": 64, "macs": 8, "bytes": 78, "routes": 16},
+        "asked": {"ovs": 1.3, "ovs-tuned": 1.3},
+        "of": {"route-64": 0.85},
+    },
+    "route6-100k": {
+        "title": "100,000 flows of IPv6 to as many destinations, 16 routes, frames of 78 bytes: the least with the generator's mark",
+        "mix": {"kind": "route6", "flows": 100000, "macs": 8, "bytes": 78, "routes": 16},
+        "asked": {"ovs": 2.0, "ovs-tuned": 2.0},
+        "of": {"route-100k": 0.85},
+    },
     "resolve-route": {
         "title": "each packet from and to any address of 1,000,000 routes: every one is of no known flow",
         "mix": {"kind": "route", "flows": 100000, "macs": 8, "bytes": 64, "routes": 1000000, "random": "pairs"},
@@ -73,6 +92,12 @@ ROWS = {
         "title": "10,000 flows, each a pair of addresses of its own, between a network and an uplink with VXLAN",
         "mix": {"kind": "vxlan", "flows": 10000, "macs": 0, "bytes": 64},
         "asked": {"ovs": 3.2, "ovs-tuned": 3.2},
+        "without": ["testpmd"],
+    },
+    "vxlan6-64": {
+        "title": "as vxlan-64, through a tunnel in IPv6, whose UDP has a checksum, as Linux has it",
+        "mix": {"kind": "vxlan6", "flows": 64, "macs": 8, "bytes": 64},
+        "asked": {"ovs": 1.6, "ovs-tuned": 1.6},
         "without": ["testpmd"],
     },
     "l2-1514": {
@@ -99,7 +124,7 @@ def records(row):
     mix = ROWS[row]["mix"]
     if "random" in mix:
         return 0
-    if mix.get("kind") == "route":  # and here it is the prefixes
+    if mix.get("kind", "").startswith("route"):  # and here it is the prefixes
         return min(mix["flows"], mix["routes"])
     return min(mix["flows"], 2 * mix["macs"] ** 2) if mix["macs"] else mix["flows"]
 

@@ -52,7 +52,10 @@ def test_rows():
 
 @pytest.mark.parametrize("options, flows", [(["--flows", "64"], 64), (["--flows", "5000", "--macs", "0"], 5000), (["--flows", "5000"], 128),
                                             (["--bytes", "1514"], 64), (["--kind", "route"], 64), (["--kind", "vxlan"], 64),
-                                            (["--kind", "route", "--flows", "5000", "--routes", "10000"], 5000)])
+                                            (["--kind", "route", "--flows", "5000", "--routes", "10000"], 5000),
+                                            (["--kind", "l2v6"], 64), (["--kind", "route6"], 64), (["--kind", "vxlan6"], 64),
+                                            (["--kind", "route6", "--flows", "5000", "--routes", "10000"], 5000),
+                                            (["--tagged"], 64), (["--kind", "route", "--tagged"], 64), (["--kind", "route6", "--tagged"], 64)])
 def test_fastpath(options, flows):
     got = json.loads(run(FASTPATH, "--packets", "10000", "--repeat", "1", "--json", *options))
     assert got["forwarded"] == got["packets"] == 10016  # whole bursts
@@ -98,7 +101,7 @@ def test_pressure():
     assert not [reason for reason in got["drops"] if " tx." not in reason], got
 
 
-@pytest.mark.parametrize("row", ["l2-64", "route-64", "vxlan-64", "tso-64k"])
+@pytest.mark.parametrize("row", ["l2-64", "l2v6-64", "route-64", "route6-64", "vxlan-64", "vxlan6-64", "tso-64k"])
 def test_packets_move(row, tmp_path):
     """One short window with Weir alone, of whatever quality, and what is made of it."""
     cpus = need_a_bench()
@@ -109,9 +112,9 @@ def test_packets_move(row, tmp_path):
     result = json.loads((tmp_path / "x.json").read_text())
     window, = result["rows"][row]["peers"]["weir"]["windows"]
     assert window["mpps"] > 0 and min(window["received"]) > 0
-    if row in ("route-64", "vxlan-64"):  # whose routers say something of their own now and then
+    if row.startswith(("route", "vxlan")):  # whose routers say something of their own now and then
         assert window["checked"] > 0 == window["wrong"] and max(window["other"]) < 100
-        assert row == "route-64" or window["ports"] > 1  # UDP source ports of the tunnel, of some of the 32 conversations
+        assert row.startswith("route") or window["ports"] > 1  # UDP source ports of the tunnel, of some of the 32 conversations
     else:
         assert window["other"] == [0, 0]
     assert sum(window["received"]) <= sum(window["sent"]) + 8192  # what was under way when the window began
