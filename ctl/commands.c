@@ -208,6 +208,8 @@ const struct command commands[] = {
 	 port_list_run,
 	 .statistics = true,
 	 .help = "list the ports, and why one passes no traffic"},
+	{"port", "mtu", "NAME", 1, 1, DATABASE, {NULL}, port_mtu_run,
+	 .help = "print the MTU that the hypervisor is to tell the guest: QEMU's host_mtu=, libvirt's <mtu size='...'/>"},
 	{"port",
 	 "set",
 	 "NAME " SETTINGS,

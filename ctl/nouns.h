@@ -14,6 +14,7 @@ int port_set_run(struct context *);
 int port_del_run(struct context *);
 int port_list_run(struct context *);
 int port_show_run(struct context *);
+int port_mtu_run(struct context *);
 int fdb_add_run(struct context *);
 int fdb_del_run(struct context *);
 int flow_add_run(struct context *);

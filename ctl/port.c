@@ -2,6 +2,7 @@
 #include "nouns.h"
 
 #include "column.h"
+#include "listing.h"
 #include "svec.h"
 
 #include <stdlib.h>
@@ -193,15 +194,17 @@ static bool of_host(const struct ovsdb_idl_row *row, const char *host)
 int port_list_run(struct context *ctx)
 {
 	const struct weirrec_port *port;
-	bool hosts = false;
+	bool hosts = false, told = false;
+	char columns[100];
 
-	// The column says something only where there is more than one switch.
-	WEIRREC_PORT_FOR_EACH (port, ctx->idl)
+	// A column is there if it says something: of several switches, of a hypervisor that told its guest an MTU.
+	WEIRREC_PORT_FOR_EACH (port, ctx->idl) {
 		hosts |= port->host[0] != '\0';
-	return rows_list(ctx, PORT,
-			 hosts || settings.json ? "name,host,type,network,vlan_mode,link_state,mtu,problem"
-						: "name,type,network,vlan_mode,link_state,mtu,problem",
-			 of_host);
+		told |= smap_get(&port->status, "guest_mtu") != NULL;
+	}
+	snprintf(columns, sizeof(columns), "name%s,type,network,vlan_mode,link_state,mtu%s,problem", hosts || settings.json ? ",host" : "",
+		 told || settings.json ? ",status:guest_mtu" : "");
+	return rows_list(ctx, PORT, columns, of_host);
 }
 
 int port_show_run(struct context *ctx)
@@ -211,4 +214,25 @@ int port_show_run(struct context *ctx)
 	if (find_or_fail(ctx, ctx->given->args[0], &port))
 		return -1;
 	return row_show(ctx, &port->header_);
+}
+
+int port_mtu_run(struct context *ctx)
+{
+	const struct weirrec_port *port;
+
+	if (find_or_fail(ctx, ctx->given->args[0], &port))
+		return -1;
+	if (!port->n_mtu)
+		return fail(ctx, "port %s: no switch has said its MTU yet; is weir-vswitchd running%s%s?", port->name, port->host[0] ? " on " : "",
+			    port->host);
+	struct listing *l = listing_new();
+	listing_column(l, "mtu", "mtu");
+	listing_row(l);
+	listing_uint(l, (uint64_t)port->mtu[0]);
+	if (settings.json)
+		output_record(ctx, l);
+	else
+		ds_put_format(&ctx->output, "%" PRId64 "\n", port->mtu[0]);
+	listing_free(l);
+	return 0;
 }

@@ -85,10 +85,10 @@ static struct named_row *sorted(const struct context *ctx, const struct ovsdb_id
 	return list;
 }
 
-// "problem" is no column: why the row does nothing. Its error, or what the switch says in status.
-static void problem_cell(struct listing *l, const struct ovsdb_idl_row *row)
+// What is no column is a key of status: a number if it looks like one. The problem is the row's error, if it has one.
+static void status_cell(struct listing *l, const struct ovsdb_idl_row *row, const char *key)
 {
-	char *error = row_error(row);
+	char *error = strcmp(key, "problem") ? NULL : row_error(row);
 	const struct ovsdb_idl_column *column = column_find(row->table->class_, "status");
 
 	if (error) {
@@ -99,17 +99,25 @@ static void problem_cell(struct listing *l, const struct ovsdb_idl_row *row)
 	if (column) {
 		const struct ovsdb_datum *d = ovsdb_idl_read(row, column);
 		for (size_t i = 0; i < d->n; i++) {
-			if (!strcmp(json_string(d->keys[i].s), "problem") && json_string(d->values[i].s)[0]) {
-				listing_str(l, json_string(d->values[i].s));
-				return;
-			}
+			const char *value = json_string(d->values[i].s);
+			if (strcmp(json_string(d->keys[i].s), key) || !value[0])
+				continue;
+			if (strspn(value, "0123456789") == strlen(value) && strlen(value) < 19)
+				listing_uint(l, strtoull(value, NULL, 10));
+			else
+				listing_str(l, value);
+			return;
 		}
 	}
 	listing_none(l);
 }
 
-static int add_columns(struct context *ctx, const struct ovsdb_idl_table_class *table, char *names, struct listing *l,
-		       const struct ovsdb_idl_column ***columns, size_t *n)
+struct shown {
+	const struct ovsdb_idl_column *column; // NULL: a key of status
+	const char *key;
+};
+
+static int add_columns(struct context *ctx, const struct ovsdb_idl_table_class *table, char *names, struct listing *l, struct shown **columns, size_t *n)
 {
 	char *save = NULL;
 	size_t room = 0;
@@ -120,15 +128,16 @@ static int add_columns(struct context *ctx, const struct ovsdb_idl_table_class *
 		for (char *s = name; *s; s++)
 			*s = *s == '-' ? '_' : (char)tolower((unsigned char)*s);
 		const struct ovsdb_idl_column *column = column_find(table, name);
-		if (!column && strcmp(name, "problem"))
+		const char *key = !strncmp(name, "status:", 7) && column_find(table, "status") ? name + 7 : name;
+		if (!column && key == name && strcmp(name, "problem"))
 			return fail(ctx, "table %s has no column %s (weirctl --columns lists them)", table->name, name);
 		if (*n == LISTING_COLUMNS)
 			return fail(ctx, "a list has %d columns at most", LISTING_COLUMNS);
 		if (*n == room)
 			*columns = x2nrealloc(*columns, &room, sizeof(**columns));
-		(*columns)[(*n)++] = column;
-		char *h = heading(name);
-		listing_column(l, name, h);
+		(*columns)[(*n)++] = (struct shown){column, key};
+		char *h = heading(key);
+		listing_column(l, key, h);
 		free(h);
 	}
 	return 0;
@@ -140,7 +149,7 @@ int rows_list(struct context *ctx, const struct ovsdb_idl_table_class *table, co
 	const char *wanted = given_option(ctx->given, "columns");
 	char *names = xstrdup(wanted ? wanted : columns_text);
 	struct listing *l = listing_new();
-	const struct ovsdb_idl_column **columns;
+	struct shown *columns;
 	size_t n_columns, n;
 	int status = add_columns(ctx, table, names, l, &columns, &n_columns);
 
@@ -151,10 +160,10 @@ int rows_list(struct context *ctx, const struct ovsdb_idl_table_class *table, co
 		for (size_t i = 0; i < n; i++) {
 			listing_row(l);
 			for (size_t k = 0; k < n_columns; k++) {
-				if (columns[k])
-					list_cell(l, list[i].row, columns[k]);
+				if (columns[k].column)
+					list_cell(l, list[i].row, columns[k].column);
 				else
-					problem_cell(l, list[i].row);
+					status_cell(l, list[i].row, columns[k].key);
 			}
 			free(list[i].name);
 		}

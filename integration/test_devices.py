@@ -17,7 +17,7 @@ KINDS = {
     "no-mergeable": Nic(mrg_rxbuf=False),
     "mtu": Nic(host_mtu=1400),
 }
-OPTIONS = {"packed": ["options:packed=true"], "mtu": ["options:mtu=1400"]}
+OPTIONS = {"packed": ["options:packed=true"], "mtu": ["--mtu", "1400"]}
 
 
 @pytest.fixture(scope="module")

@@ -80,8 +80,6 @@ static uint64_t bits_withheld(const struct vhost_config *config)
 		bits |= TSO_BITS;
 	if (!config->packed)
 		bits |= BIT(VIRTIO_F_RING_PACKED);
-	if (!config->mtu)
-		bits |= BIT(VIRTIO_NET_F_MTU);
 	if (config->queues == 1)
 		bits |= BIT(VIRTIO_NET_F_MQ);
 	return bits;
@@ -301,7 +299,7 @@ int vhost_reconfigure(struct vhost_port *p, const struct vhost_config *config, c
 
 	*error = NULL;
 	if (!same(now->path, config->path) || now->server != config->server || now->queues != config->queues ||
-	    !now->mtu != !config->mtu || now->packed != config->packed || now->csum != config->csum || now->tso != config->tso)
+	    now->packed != config->packed || now->csum != config->csum || now->tso != config->tso)
 		return -ENOTSUP;
 	if (config->server && (status = vhost_socket_set_access(config, error)) < 0)
 		return status;
@@ -310,7 +308,6 @@ int vhost_reconfigure(struct vhost_port *p, const struct vhost_config *config, c
 	p->config.owner = copy(config->owner);
 	p->config.group = copy(config->group);
 	p->config.mode = config->mode;
-	p->config.mtu = config->mtu; // the front-end knows the value, here it only says whether the feature is offered
 	free((char *)old.name);
 	free((char *)old.owner);
 	free((char *)old.group);

@@ -258,6 +258,7 @@ void vhost_status(struct vhost_port *p, struct vhost_status *s)
 	s->running = p->running;
 	s->connects = p->connects;
 	s->refused = p->refused;
+	s->mtu = p->running ? p->guest_mtu : 0;
 	s->numa_node = p->running ? p->numa_node : -1;
 	s->rx_errors = p->rx_errors;
 	for (unsigned int q = 0; q < VHOST_MAX_QUEUES; q++)

@@ -29,8 +29,6 @@ struct vhost_config {
 	const char *group;
 	mode_t mode;         // server: permission bits of the socket, 0: leave
 	uint16_t queues;     // queue pairs offered at most, 1..VHOST_MAX_QUEUES
-	uint16_t mtu;        // not 0: offer VIRTIO_NET_F_MTU. The guest gets the value from its front-end (QEMU's host_mtu=), as
-			     // the protocol has no way to announce one from here
 	bool packed;         // offer VIRTIO_F_RING_PACKED
 	const char *rings;   // packed: file that keeps the places in the rings over a restart, see vhost_rings_path(); NULL: none
 	bool csum;           // offer checksum offloads
@@ -55,6 +53,8 @@ struct vhost_status {
 	int numa_node;          // of the guest's memory; -1: not known
 	uint32_t connects;      // times that a front-end connected
 	uint32_t refused;       // front-ends that were sent away, as another one has the socket
+	uint16_t mtu;           // that the front-end tells the guest (VHOST_USER_NET_SET_MTU; QEMU's host_mtu=); 0: none, or its driver doesn't
+				// ask (VIRTIO_NET_F_MTU). The protocol has no way to tell the front-end one from here
 	uint64_t rx_errors;     // packets that the checks of vhost_rx() dropped
 	uint64_t rx_bad;        // chains of descriptors that the library discarded, without a word, since vhost_open()
 	bool rx_bad_unknown;    // there may be more: with packed rings it can't be told
@@ -64,7 +64,7 @@ struct vhost_status {
 
 // 0, or a negative errno and *error (malloc'ed, one sentence without the port's name).
 int vhost_open(const struct vhost_config *, const struct vhost_hooks *, struct vhost_port **, char **error);
-// Changes what can be changed without reconnecting (name, owner, group, mode, one MTU that isn't 0 to another).
+// Changes what can be changed without reconnecting (name, owner, group, mode).
 // -ENOTSUP: close and open again.
 int vhost_reconfigure(struct vhost_port *, const struct vhost_config *, char **error);
 // The caller has taken the port away from the workers and has waited for them. Disconnects the guest.

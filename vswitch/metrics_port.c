@@ -30,7 +30,7 @@ static char *port_info[MAX_PORTS]; // labels of weir_port_info, by port
 struct port_view {
 	char labels[TOPOLOGY_NAME + 16];
 	const char *info;
-	uint16_t mtu;
+	uint16_t mtu, guest_mtu;
 	bool up, problem;
 	struct counts counts;
 	uint64_t lost[LOSS_N];
@@ -80,12 +80,12 @@ static void view_port(struct port *p, void *arg)
 	view_load(p, v);
 	if (!p->id)
 		return;
-	const struct lport *lp = lport_get(p->id);
 	v->info = port_info[p->id];
-	v->mtu = lp ? lp->mtu : p->mtu;
+	v->mtu = port_mtu_now(p);
 	port_state(p, &s);
 	memcpy(v->lost, s.loss, sizeof v->lost);
 	v->up = s.link_up;
+	v->guest_mtu = s.guest_mtu;
 	v->problem = !p->device || p->error || s.problem[0] || reconcile_port_error(&p->row);
 }
 
@@ -107,6 +107,10 @@ static void write_port_states(struct om *o, const struct port_views *all)
 	for (size_t i = 0; i < all->n; i++)
 		if (all->view[i].info)
 			om_uint(o, all->view[i].labels, all->view[i].mtu);
+	metrics_family(o, METRIC_PORT_GUEST_MTU);
+	for (size_t i = 0; i < all->n; i++)
+		if (all->view[i].guest_mtu)
+			om_uint(o, all->view[i].labels, all->view[i].guest_mtu);
 }
 
 static void write_bonds(struct om *o)

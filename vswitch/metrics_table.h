@@ -57,6 +57,8 @@
 	X(PORT_PROBLEM, "weir_port_problem", GAUGE, "", "port",                                                                \
 	  "1: something keeps packets from passing; weirctl port list says what")                                              \
 	X(PORT_MTU, "weir_port_mtu_bytes", GAUGE, "bytes", "port", "largest packet, layer 3")                                  \
+	X(PORT_GUEST_MTU, "weir_port_guest_mtu_bytes", GAUGE, "bytes", "port",                                                 \
+	  "MTU that the hypervisor told the guest; nothing if it told none")                                                  \
 	X(BOND_ACTIVE, "weir_bond_member_active", GAUGE, "", "bond, port", "1: packets of the bond leave by this member")          \
 	X(BOND_RX, "weir_bond_member_receive_packets", COUNTER, "packets", "bond, port", "packets of the bond that came by this member") \
 	X(BOND_RX_BYTES, "weir_bond_member_receive_bytes", COUNTER, "bytes", "bond, port", "their bytes")                      \

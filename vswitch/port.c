@@ -6,6 +6,7 @@
 #include "sentence.h"
 #include "table_stat.h"
 #include "thread.h"
+#include "topology.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -73,6 +74,26 @@ const struct port_loss_desc port_loss_desc[LOSS_N] = {
 #undef X
 };
 
+uint16_t port_mtu_now(const struct port *p)
+{
+	const struct lport *lp = p->id ? lport_get(p->id) : NULL;
+
+	return lp ? lp->mtu : p->mtu;
+}
+
+// A guest believes until its next start what it was told at this one.
+static void check_guest_mtu(const struct port *p, struct port_state *s)
+{
+	uint16_t mtu = port_mtu_now(p);
+
+	if (s->problem[0] || s->guest_mtu <= mtu)
+		return;
+	snprintf(s->problem, sizeof s->problem,
+		 "guest's MTU too large: its hypervisor told it %u bytes, the port takes %u, and larger packets are answered or dropped; set host_mtu=%u (QEMU) "
+		 "or <mtu size='%u'/> (libvirt) and start the guest anew",
+		 s->guest_mtu, mtu, mtu, mtu);
+}
+
 void port_state(struct port *p, struct port_state *s)
 {
 	memset(s, 0, sizeof *s);
@@ -82,6 +103,7 @@ void port_state(struct port *p, struct port_state *s)
 		p->device->ops->state(p->device->dev, s);
 	else
 		snprintf(s->problem, sizeof s->problem, "%s", p->error ? p->error : "not open yet");
+	check_guest_mtu(p, s);
 	for (unsigned i = 0; i < LOSS_N; i++) {
 		if (p->lost[i] == LOSS_UNKNOWN || (s->loss[i] == LOSS_NONE && p->lost[i]))
 			s->loss[i] = p->lost[i];

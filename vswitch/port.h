@@ -41,6 +41,7 @@ struct port_state {
 	bool link_up;
 	int numa_node;          // -1: not known
 	uint16_t mtu;           // of the device; 0: not known
+	uint16_t guest_mtu;     // that the guest behind it was told at its start; 0: none, or not known
 	char problem[256];      // why no traffic passes; "": all is well
 	struct {
 		char key[32];
@@ -148,6 +149,8 @@ void port_close_all(void);
 
 // The MTU that the port's device is to have.
 uint16_t port_mtu(const struct config *, const struct config_port *);
+// The MTU in force on the port, bytes of layer 3: what a guest behind it is to have.
+uint16_t port_mtu_now(const struct port *);
 // What its device says, with the losses of those before it; a problem too, if none is open.
 void port_state(struct port *, struct port_state *);
 // Sums the counters of all workers.

@@ -29,7 +29,6 @@ static int read_options(const struct port_open *o, struct vhost_config *c, char 
 		.owner = config_map_get(m, "owner", NULL),
 		.group = config_map_get(m, "group", NULL),
 		.queues = (uint16_t)config_map_uint(m, "queues", 1, 1, VHOST_MAX_QUEUES, &bad),
-		.mtu = o->mtu,
 		.packed = config_map_bool(m, "packed", false),
 		.csum = config_map_bool(m, "csum", true),
 		.tso = config_map_bool(m, "tso", true),
@@ -126,6 +125,9 @@ static void state_of(void *dev, struct port_state *s)
 	add(s, "connects", "%u", v.connects);
 	if (v.refused)
 		add(s, "refused", "%u", v.refused);
+	if (v.mtu)
+		add(s, "guest_mtu", "%u", v.mtu);
+	s->guest_mtu = v.mtu;
 }
 
 static int room(void *dev, uint16_t q)

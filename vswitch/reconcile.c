@@ -246,8 +246,7 @@ static void report_state(struct port *p, struct db *db)
 	db_error(db, DB_PORT, &p->row, error ? error : p->error);
 	db_status(db, DB_PORT, &p->row, kv, n);
 	db_port_link(db, &p->row, s.link_up);
-	const struct lport *lp = lport_get(p->id);
-	db_port_number(db, &p->row, p->id, lp ? lp->mtu : p->mtu);
+	db_port_number(db, &p->row, p->id, port_mtu_now(p));
 }
 
 // Of a member of a bond: what is on the bond's ledger.

@@ -286,13 +286,16 @@ static enum why_state check_mtu(const struct why *y, struct buf *b)
 	port_counts(y->in, &c);
 	uint16_t reason = reason_find("mtu", "TOO_LARGE");
 	lost = reason ? c.drop[reason] : 0;
-	if (in->mtu <= out->mtu) {
-		buf_add(b, "%u bytes on port %s, %u on port %s: what the one may send, the other takes", in->mtu, in->name,
+	struct port_state s;
+	port_state(port_get(y->in->id), &s);
+	uint16_t sends = s.guest_mtu ? s.guest_mtu : in->mtu;
+	if (sends <= out->mtu) {
+		buf_add(b, "%u bytes on port %s, %u on port %s: what the one may send, the other takes", sends, in->name,
 			out->mtu, out->name);
 		return WHY_OK;
 	}
-	buf_add(b, "port %s takes %u bytes, port %s may send %u: larger packets are dropped (mtu.TOO_LARGE)", out->name,
-		out->mtu, in->name, in->mtu);
+	buf_add(b, "port %s takes %u bytes, port %s may send %u%s: larger packets are dropped (mtu.TOO_LARGE)", out->name,
+		out->mtu, in->name, sends, s.guest_mtu ? ", as its hypervisor told the guest" : "");
 	if (lost)
 		buf_add(b, ", %llu of port %s so far", (unsigned long long)lost, in->name);
 	return WHY_PROBLEM;

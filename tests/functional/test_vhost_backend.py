@@ -94,14 +94,14 @@ def test_features_as_configured(backend, tmp_path):
         backend.close("x")
         return offered
 
-    every = features("mtu=1500", "packed", "queues=2")
+    every = features("packed", "queues=2")
     for bit in (RING_PACKED, VERSION_1, IN_ORDER, EVENT_IDX, INDIRECT, MRG, MQ, MTU, CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6,
                 HOST_TSO4, HOST_TSO6):
         assert has(every, bit), bit
     for bit in NEVER:
         assert not has(every, bit), bit
     plain = features()
-    assert not any(has(plain, bit) for bit in (RING_PACKED, MTU, MQ))
+    assert has(plain, MTU) and not any(has(plain, bit) for bit in (RING_PACKED, MQ))
     no_tso = features("notso")
     assert has(no_tso, CSUM) and has(no_tso, GUEST_CSUM)
     assert not any(has(no_tso, bit) for bit in (GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6))
@@ -268,7 +268,7 @@ def test_access_of_the_socket(backend, sock):
     with pytest.raises(Refused) as refused:
         backend.open("vm1", sock, "server", "owner=nobody-of-that-name", verb="reconfigure")
     assert "no user nobody-of-that-name" in str(refused.value)
-    for other in ("queues=2", "mtu=1500", "packed", "nocsum", "notso"):
+    for other in ("queues=2", "packed", "nocsum", "notso"):
         with pytest.raises(Refused):
             backend.open("vm1", sock, "server", other, verb="reconfigure")
 

@@ -8,7 +8,7 @@ import pytest
 from scapy.all import IP, TCP, UDP, Ether, IPv6, Raw, raw
 
 from net import BROADCAST, SLOW, frame, mac, wait_for
-from vguest import Guest
+from vguest import Driver, Guest
 
 ETH, IP4, IP6, T, U = 14, 20, 40, 20, 8
 
@@ -341,7 +341,41 @@ def test_port_is_removed_under_traffic(ports):
         other.blast(0, 0, frame(12, 11), rate=0)
 
 
+def told(ports, mtu, mtu_of_port=None):
+    """A guest whose hypervisor told it an MTU, if any; ready when the switch says so."""
+    path = ports.path("vm1.sock")
+    g = Driver(path, window=0, **({"mtu": mtu} if mtu else {}))
+    g.ready()
+    wait_for(lambda: ports.port("vm1")["link_state"] == "up", 20 * SLOW, lambda: ports.port("vm1")["words"])
+    return g
+
+
 def test_mtu_for_the_guest(ports):
+    """What a hypervisor is to say is asked of the switch; what it said is shown, and is a problem if it is more."""
     ports.weirctl("network", "set", "blue", "--mtu", "1300")
-    with plug(ports, "vm1"):
-        assert ports.port("vm1")["mtu"] == 1300
+    ports.weirctl("port", "add", "vm1", "--network", "blue", "options:packed=true")
+    assert ports.weirctl("port", "mtu", "vm1") == "1300\n" and ports.weirctl("port", "mtu", "vm1", json=True) == {"mtu": 1300}
+    assert "there is no port vm9" in ports.weirctl("port", "mtu", "vm9", check=False).stderr
+
+    def shown():
+        (row,) = ports.weirctl("port", "list", json=True)
+        return row["mtu"], row["guest_mtu"], row["problem"]
+
+    with told(ports, 1300):
+        assert shown() == (1300, 1300, None) and ports.port("vm1")["status"]["guest_mtu"] == "1300"
+        head, row = ports.weirctl("port", "list").splitlines()[:2]
+        assert "GUEST-MTU" in head and row.split()[-3:] == ["1300", "1300", "-"]
+        # The network shrinks: the guest can't be told before its next start.
+        ports.weirctl("network", "set", "blue", "--mtu", "1200")
+        mtu, guest, problem = wait_for(lambda: shown()[2] and shown(), 10 * SLOW, "a problem")
+        assert (mtu, guest) == (1200, 1300) and ports.weirctl("port", "mtu", "vm1") == "1200\n"
+        for words in ("told it 1300 bytes", "the port takes 1200", "host_mtu=1200", "<mtu size='1200'/>"):
+            assert words in problem
+        assert problem in str(ports.weirctl("health", json=True)["problems"]) and ports.port("vm1")["link_state"] == "up"
+        assert "weir_port_guest_mtu_bytes{port=\"vm1\"} 1300" in ports.weirctl("metrics")
+        ports.weirctl("network", "set", "blue", "--mtu", "1400")
+        wait_for(lambda: not shown()[2], 10 * SLOW, "no problem")  # less than the port takes is no problem
+    wait_for(lambda: shown()[1] is None, 10 * SLOW, "no guest, no MTU")
+    with told(ports, 0):  # one that was told nothing believes what it likes: nobody knows
+        assert shown() == (1400, None, None)
+    assert "GUEST-MTU" not in ports.weirctl("port", "list")

@@ -390,7 +390,7 @@ def test_refusals(up):
         ("--timeout", "soon", "port", "list"): "--timeout needs a number of seconds (0: no limit), not 'soon'",
         ("--no-wait=1", "port", "list"): "--no-wait takes no value",
         ("-z", "port", "list"): "there is no option -z (weirctl --help shows those that are)",
-        ("port",): "port needs a verb: add, del, list, set, show, latency, cost",
+        ("port",): "port needs a verb: add, del, list, mtu, set, show, latency, cost",
         ("port", "lits"): "port has no verb 'lits'; did you mean port list?",
         ("port", "frobnicate"): "port has no verb 'frobnicate', but: add, del, list, set, show, latency, cost",
         ("prot", "list"): "there is no 'prot'; did you mean port?",
@@ -790,7 +790,7 @@ def test_help(weir):
             assert option.rstrip("=") in help_
     for option in ("--db", "--ctl", "--no-wait", "--host", "--timeout", "--format"):
         assert f"  {option}" in text
-    assert weir("port", "--help").count("  port ") == 7
+    assert weir("port", "--help").count("  port ") == 8
     assert weir("--version").startswith("weirctl ")
     assert "Port\tvlan_mode" in weir("--columns").splitlines()
 

@@ -7,6 +7,7 @@ from scapy.all import IP, TCP, Dot1Q, Ether, Raw, raw
 
 from net import BROADCAST, SLOW, frame, mac, run, wait_for
 from test_vhost_ports import plug
+from vguest import Driver
 
 CHECKS = ["ingress", "flow", "decision", "destination", "neighbour", "egress", "mtu", "drops", "answer"]
 
@@ -110,6 +111,16 @@ def test_answer_that_was_lost(ports):
     assert "(vlan.NOT_ALLOWED)" in checks["answer"][1] and "1 packet of port trk went that way" in checks["answer"][1]
     # Another connection's answer is none of this one.
     assert why(ports, match.replace("443", "444"))[0]["verdict"] == "passes"
+
+
+def test_mtu_of_a_guest(ports):
+    """What counts is what the hypervisor told the guest."""
+    ports.weirctl("port", "add", "vm", "--network", "red", "--address", f"{mac(9)} 10.0.0.9", "options:packed=true")
+    with Driver(ports.path("vm.sock"), window=0, mtu=2000) as guest:
+        guest.ready()
+        wait_for(lambda: ports.port("vm")["link_state"] == "up", 20 * SLOW, lambda: ports.port("vm")["words"])
+        state, text = why(ports, "tcp,nw_src=10.0.0.9,nw_dst=10.0.0.2,tp_dst=443")[1]["mtu"]
+        assert state == "problem" and "port b takes 1500 bytes, port vm may send 2000, as its hypervisor told the guest" in text
 
 
 def test_mtu(ports):

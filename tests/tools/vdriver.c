@@ -1,11 +1,11 @@
 // vdriver: the driver of a virtio-net device with packed rings and QEMU's manners, for tests of a back-end's restart.
 //
-//     vdriver SOCKET [size=N] [rxsize=N] [chain=N] [mrg=0|1] [in_order=0|1] [packet=MAX] [window=N]
+//     vdriver SOCKET [size=N] [rxsize=N] [chain=N] [mrg=0|1] [in_order=0|1] [packet=MAX] [window=N] [mtu=N]
 //
 // It listens on SOCKET. Its rings live on while the back-end is away; when a back-end connects again it is told, as QEMU does, that
 // the rings begin where they began when the driver started. One thread sends numbered packets as fast as the ring and a window
 // allow and expects each back, in order; another one speaks vhost-user. Packets are spread over chains of up to N descriptors,
-// receive buffers too; buffer ids are used last in, first out, as Linux does.
+// receive buffers too; with window=0 it sends none. mtu=N is what the guest is told, as by QEMU's host_mtu=N. Buffer ids are used last in, first out, as Linux does.
 //
 // Lines on stdin are commands, each is answered by one line:
 //
@@ -70,7 +70,7 @@ struct frame {
 static struct ring rings[2]; // receive, transmit
 static uint8_t *memory;
 static int memory_fd;
-static unsigned int chain_max = 3, packet_max = 600, window = 48;
+static unsigned int chain_max = 3, packet_max = 600, window = 48, mtu;
 static bool mergeable = true, in_order;
 static uint64_t sent, last, received, lost, doubled, damaged, bad, connects, laps;
 static bool stop, paused, connected;
@@ -387,7 +387,11 @@ static void introduce(void)
 	} table = {1, 0, 0, MEMORY, BASE, 0};
 
 	tell(3, NULL, 0, -1); // SET_OWNER
-	tell_number(2, 1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_F_RING_PACKED | (uint64_t)mergeable << VIRTIO_NET_F_MRG_RXBUF |
+	if (mtu) {
+		tell_number(16, 1 << 4, -1); // SET_PROTOCOL_FEATURES: NET_MTU
+		tell_number(20, mtu, -1);    // NET_SET_MTU
+	}
+	tell_number(2, (mtu ? 1ULL << 30 | 1ULL << VIRTIO_NET_F_MTU : 0) | 1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_F_RING_PACKED | (uint64_t)mergeable << VIRTIO_NET_F_MRG_RXBUF |
 			       (uint64_t)in_order << 35, -1);
 	tell(5, &table, sizeof(table), memory_fd);
 	for (uint32_t i = 0; i < 2; i++) {
@@ -403,6 +407,12 @@ static void introduce(void)
 		tell(9, &address, sizeof(address), -1);
 		tell_number(13, i, r->call);
 		tell_number(12, i, r->kick);
+	}
+	// With protocol features rings start disabled.
+	for (uint32_t i = 0; mtu && i < 2; i++) {
+		uint32_t enable[2] = {i, 1};
+
+		tell(18, enable, sizeof(enable), -1);
 	}
 	connects++;
 	__atomic_store_n(&connected, true, __ATOMIC_RELEASE);
@@ -501,7 +511,7 @@ int main(int argc, char **argv)
 	for (int i = 2; i < argc; i++) {
 		if (sscanf(argv[i], "size=%u", &size) == 1 || sscanf(argv[i], "rxsize=%u", &rx_size) == 1 ||
 		    sscanf(argv[i], "chain=%u", &chain_max) == 1 || sscanf(argv[i], "packet=%u", &packet_max) == 1 ||
-		    sscanf(argv[i], "window=%u", &window) == 1)
+		    sscanf(argv[i], "window=%u", &window) == 1 || sscanf(argv[i], "mtu=%u", &mtu) == 1)
 			continue;
 		if (sscanf(argv[i], "mrg=%u", &number) == 1)
 			mergeable = number;

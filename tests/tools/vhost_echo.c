@@ -4,7 +4,7 @@
 //
 // Lines on stdin are commands; each is answered by one line, "ok ..." or "error SENTENCE":
 //
-//     open NAME PATH [server] [packed] [nocsum] [notso] [queues=N] [mtu=N] [rings=FILE] [mode=OCTAL] [owner=USER] [group=GROUP]
+//     open NAME PATH [server] [packed] [nocsum] [notso] [queues=N] [rings=FILE] [mode=OCTAL] [owner=USER] [group=GROUP]
 //     reconfigure NAME PATH ...      as open
 //     close NAME
 //     status NAME                    ok {json of struct vhost_status, and the queues enabled}
@@ -232,8 +232,6 @@ static void parse_config(char *words, struct vhost_config *config)
 			config->tso = false;
 		else if (!strncmp(word, "queues=", 7))
 			config->queues = atoi(value);
-		else if (!strncmp(word, "mtu=", 4))
-			config->mtu = atoi(value);
 		else if (!strncmp(word, "rings=", 6))
 			config->rings = value;
 		else if (!strncmp(word, "mode=", 5))
@@ -291,10 +289,10 @@ static void print_status(struct vhost_port *port)
 	vhost_status(port, &s);
 	printf("ok {\"connected\": %s, \"running\": %s, \"legacy\": %s, \"features\": %" PRIu64
 	       ", \"rx_queues\": %u, \"tx_queues\": %u, "
-	       "\"rx_enabled\": %u, \"tx_enabled\": %u, \"numa\": %d, \"connects\": %u, \"rx_errors\": %" PRIu64
+	       "\"rx_enabled\": %u, \"tx_enabled\": %u, \"numa\": %d, \"connects\": %u, \"mtu\": %u, \"rx_errors\": %" PRIu64
 	       ", \"problem\": \"%s\"}\n",
 	       s.connected ? "true" : "false", s.running ? "true" : "false", s.virtio_net_legacy ? "true" : "false", s.features,
-	       s.rx_queues, s.tx_queues, vhost_rx_enabled(port), vhost_tx_enabled(port), s.numa_node, s.connects, s.rx_errors,
+	       s.rx_queues, s.tx_queues, vhost_rx_enabled(port), vhost_tx_enabled(port), s.numa_node, s.connects, s.mtu, s.rx_errors,
 	       s.problem);
 }
 
