@@ -83,6 +83,10 @@ static void list_one(struct listing *l, const struct neighbour_view *v)
 		listing_none(l);
 	listing_uint(l, v->waiting);
 	listing_uint(l, v->probes);
+	if (v->watched)
+		listing_str(l, v->dead ? "dead" : "yes");
+	else
+		listing_none(l);
 }
 
 static int verb_list(struct page *page, int argc, const char *argv[], char **error)
@@ -100,6 +104,7 @@ static int verb_list(struct page *page, int argc, const char *argv[], char **err
 	listing_column(page->l, "used", "USED(s)");
 	listing_column(page->l, "waiting", "WAITING");
 	listing_column(page->l, "probes", "PROBES");
+	listing_column(page->l, "next_hop", "NEXT HOP");
 	for (uint64_t *at = &page->at[0]; *at < neighbour_high(); ++*at) {
 		if (!page_look(page))
 			return 1;

@@ -51,6 +51,15 @@ static bool ip_equal(const struct config_ip *a, const struct config_ip *b)
 	return a->v6 == b->v6 && !memcmp(a->b, b->b, a->v6 ? 16 : 4);
 }
 
+bool neighbour_own_has(uint16_t network, const struct config_ip *ip)
+{
+	for (const struct own_port *p = neighbour_own_in(network); p; p = p->next_in_network)
+		for (unsigned i = 0; i < p->n_addresses; i++)
+			if (ip_equal(&p->address[i].prefix.ip, ip))
+				return true;
+	return false;
+}
+
 bool neighbour_is_duplicate(struct resolve *r, uint16_t port, bool v6, const uint8_t *ip)
 {
 	if (r)
@@ -410,6 +419,19 @@ static bool same_addresses(const struct own_port *p, const struct config_router_
 	return true;
 }
 
+// Other values than these were refused where the row was read.
+static void set_probes(struct own_port *p, const struct config_map *map)
+{
+	uint32_t ms = (uint32_t)config_map_uint(map, "next-hop-probe-ms", NEIGHBOUR_PROBE_MS, 0, NEIGHBOUR_PROBE_MAX_MS, NULL);
+
+	if (ms && ms < NEIGHBOUR_PROBE_MIN_MS)
+		ms = NEIGHBOUR_PROBE_MIN_MS;
+	if (ms == p->probe_ms)
+		return;
+	p->probe_ms = ms;
+	neighbour_watch_rearm(p->id);
+}
+
 static void configure_port(const struct config_router_port *c, uint16_t network)
 {
 	struct own_port *p = ports[c->id];
@@ -418,12 +440,13 @@ static void configure_port(const struct config_router_port *c, uint16_t network)
 		remove_port(c->id);
 		p = NULL;
 	}
-	bool moved = p && memcmp(p->mac, c->mac, 6);
-	if (p && !moved && same_addresses(p, c))
-		return;
+	bool moved = p && memcmp(p->mac, c->mac, 6), same = p && !moved && same_addresses(p, c);
 	if (!p)
 		p = new_port(c, network);
 	if (!p)
+		return;
+	set_probes(p, &c->other_config);
+	if (same)
 		return;
 	if (moved) { // adjacencies have the old one
 		delete_entries(c->id);
@@ -432,13 +455,13 @@ static void configure_port(const struct config_router_port *c, uint16_t network)
 	set_addresses(p, c, moved);
 }
 
-static void set_statics(uint16_t network, const struct config_ip *ip, size_t n, const uint8_t mac[6], bool *kept)
+static void set_statics(uint16_t network, const struct config_ip *ip, size_t n, const uint8_t mac[6], bool elsewhere, bool *kept)
 {
 	for (struct own_port *p = neighbour_own_in(network); p; p = p->next_in_network) {
 		for (size_t i = 0; i < n; i++) {
 			if (had(p, &ip[i]))
 				continue;
-			neighbour_set_static(p, &ip[i], mac);
+			neighbour_set_static(p, &ip[i], mac, elsewhere);
 			const struct neighbour_entry *e = neighbour_get(p->id, &ip[i]);
 			if (e)
 				kept[neighbour_index(e)] = true;
@@ -457,7 +480,7 @@ static int statics(const struct config *want)
 
 		for (size_t a = 0; !cp->error && a < cp->n_addresses; a++)
 			set_statics(network_id(want, &cp->network), cp->addresses[a].ip, cp->addresses[a].n_ips,
-				    cp->addresses[a].mac, kept);
+				    cp->addresses[a].mac, false, kept);
 	}
 	const struct config_remote_mac *last = NULL; // they come in rows of one network
 	uint16_t network = 0;
@@ -469,7 +492,7 @@ static int statics(const struct config *want)
 		if (!last || !row_id_equal(&last->network, &rm->network))
 			network = network_id(want, &rm->network);
 		last = rm;
-		set_statics(network, rm->ips, rm->n_ips, rm->mac, kept);
+		set_statics(network, rm->ips, rm->n_ips, rm->mac, true, kept);
 	}
 	for (uint32_t i = 0; i < neighbour_high(); i++)
 		if (neighbour_entries[i].state == NEIGHBOUR_STATIC && !kept[i])

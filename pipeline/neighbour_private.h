@@ -1,6 +1,6 @@
 // neighbour_private: what the files of the neighbour table share: neighbour_table.c (entries, look-ups, timers),
-// neighbour_state.c (the state machine), neighbour_own.c (router ports, their addresses, what is sent), neighbour_list.c
-// (verbs), neighbour.c (the stage).
+// neighbour_state.c (the state machine), neighbour_watch.c (which of them are next hops), neighbour_own.c (router ports, their
+// addresses, what is sent), neighbour_list.c (verbs), neighbour.c (the stage).
 #ifndef PIPELINE_NEIGHBOUR_PRIVATE_H
 #define PIPELINE_NEIGHBOUR_PRIVATE_H
 
@@ -54,6 +54,8 @@ struct neighbour_entry {
 	uint64_t changed;    // nanoseconds: when it came into its state
 	uint16_t n_waiting, first_waiting;
 	uint8_t suspect;           // it was usable and stopped answering
+	bool watched;              // neighbour_watch()
+	bool elsewhere;            // static, of another host, whose router hears its answers: it isn't asked
 	struct rte_mbuf **waiting; // [NEIGHBOUR_WAITING_MAX], a ring; NULL: none ever did
 };
 
@@ -81,6 +83,7 @@ struct own_port {
 	uint16_t id, network;
 	uint8_t mac[6];
 	uint32_t row;
+	uint32_t probe_ms; // how often next hops are asked; 0: when RFC 4861 says so
 	char *name;
 	struct own_address *address;
 	unsigned n_addresses;
@@ -118,6 +121,8 @@ struct neighbour_entry *neighbour_new(struct own_port *, const struct config_ip 
 // Its state, and its MAC if `mac` is not NULL; workers see both at once. Its timer ends after `ms`; 0: none.
 void neighbour_set(struct neighbour_entry *, enum neighbour_state, const uint8_t *mac, uint64_t ms);
 void neighbour_timer(struct neighbour_entry *, uint64_t ms);
+// It stopped answering, or answers, while workers go on to see the same of it.
+void neighbour_suspect(struct neighbour_entry *, bool);
 // Its packets are dropped for `reason`.
 void neighbour_delete(struct neighbour_entry *, uint16_t reason);
 // Calls for each whose timer has ended by `now`.
@@ -131,7 +136,17 @@ uint32_t neighbour_count(void);
 // Packets that wait go on their way, or end.
 void neighbour_release(struct neighbour_entry *);
 void neighbour_drop_waiting(struct neighbour_entry *, uint16_t reason);
-void neighbour_set_static(struct own_port *, const struct config_ip *, const uint8_t mac[6]);
+void neighbour_set_static(struct own_port *, const struct config_ip *, const uint8_t mac[6], bool elsewhere);
+// It is watched from now on, or in other intervals, or not any more.
+void neighbour_rearm(struct neighbour_entry *);
+
+// ---- neighbour_watch.c
+bool neighbour_has_watch(const struct neighbour_key *);
+// How often it is asked whether it is there; 0: when RFC 4861 says so.
+uint32_t neighbour_watch_ms(const struct neighbour_entry *);
+void neighbour_watch_tick(uint64_t now);
+void neighbour_watch_rearm(uint16_t port); // its probe_ms has changed
+void neighbour_watch_fini(void);
 
 // ---- neighbour_list.c
 extern const struct stage_verb neighbour_verbs[];
@@ -140,6 +155,7 @@ extern const struct stage_verb neighbour_verbs[];
 struct own_port *neighbour_own(uint16_t port);
 struct own_port *neighbour_own_in(uint16_t network); // the first one, then next_in_network
 void neighbour_own_tick(uint64_t now);
+bool neighbour_own_has(uint16_t network, const struct config_ip *); // a router port there does
 // A packet says that somebody at `mac` has, or wants, the address. True: it is one of ours.
 bool neighbour_own_claimed(uint16_t network, const struct config_ip *, const uint8_t mac[6], uint16_t port, bool probe,
 			   uint64_t now);

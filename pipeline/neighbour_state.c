@@ -97,23 +97,106 @@ static uint64_t reachable_ms(void)
 	return NEIGHBOUR_REACHABLE_MS / 2 + (uint64_t)random() % NEIGHBOUR_REACHABLE_MS;
 }
 
+// How long it is taken for granted in the state that it has, or comes into, when nothing is heard. A next hop is asked soon, but
+// those of one moment are not all asked in one.
+static uint64_t lasts_ms(const struct neighbour_entry *e, enum neighbour_state s)
+{
+	uint32_t every = neighbour_watch_ms(e);
+
+	if (s == NEIGHBOUR_STALE)
+		return every ? 1 : NEIGHBOUR_STALE_MS;
+	if (every)
+		return every - (uint64_t)random() % (every / 8);
+	return s == NEIGHBOUR_STATIC ? 0 : reachable_ms();
+}
+
 static void to_reachable(struct neighbour_entry *e, const uint8_t *mac)
 {
-	neighbour_set(e, NEIGHBOUR_REACHABLE, mac, reachable_ms());
+	neighbour_set(e, NEIGHBOUR_REACHABLE, mac, lasts_ms(e, NEIGHBOUR_REACHABLE));
 	neighbour_release(e);
 }
 
 static void to_stale(struct neighbour_entry *e, const uint8_t *mac)
 {
-	neighbour_set(e, NEIGHBOUR_STALE, mac, NEIGHBOUR_STALE_MS);
+	neighbour_set(e, NEIGHBOUR_STALE, mac, lasts_ms(e, NEIGHBOUR_STALE));
 	neighbour_release(e);
+}
+
+// A next hop that is not yet known to be dead is asked in quick succession.
+static uint64_t retrans_ms(const struct neighbour_entry *e)
+{
+	uint32_t every = neighbour_watch_ms(e);
+	bool quick = every && !e->suspect && e->state != NEIGHBOUR_INCOMPLETE;
+
+	return quick && every / 4 < NEIGHBOUR_RETRANS_MS ? every / 4 : NEIGHBOUR_RETRANS_MS;
 }
 
 static void ask(struct neighbour_entry *e)
 {
 	e->probes++;
-	neighbour_solicit(e, e->state == NEIGHBOUR_PROBE ? e->mac : NULL);
-	neighbour_timer(e, NEIGHBOUR_RETRANS_MS);
+	neighbour_solicit(e, e->state == NEIGHBOUR_PROBE || e->state == NEIGHBOUR_STATIC ? e->mac : NULL);
+	neighbour_timer(e, retrans_ms(e));
+}
+
+static void to_probe(struct neighbour_entry *e)
+{
+	neighbour_set(e, NEIGHBOUR_PROBE, NULL, 0);
+	ask(e);
+}
+
+// A next hop that doesn't answer is asked again and again, ever more seldom.
+static void ask_on(struct neighbour_entry *e)
+{
+	uint64_t ms = NEIGHBOUR_RETRANS_MS << (e->probes < 8 ? e->probes : 8), every = neighbour_watch_ms(e);
+
+	e->probes += e->probes < 8;
+	neighbour_solicit(e, e->state == NEIGHBOUR_STATIC ? e->mac : NULL);
+	ms = ms < NEIGHBOUR_PROBE_BACK_MS ? ms : NEIGHBOUR_PROBE_BACK_MS;
+	ms = ms > every ? ms : every;
+	neighbour_timer(e, ms - (uint64_t)random() % (ms / 4)); // those that failed together are not asked together
+}
+
+// RFC 4861 leaves it to packets to ask one that has failed again; those of next hops have other ways, and come no more.
+static void failed_long_enough(struct neighbour_entry *e)
+{
+	if (e->watched)
+		ask_on(e);
+	else
+		neighbour_delete(e, STAGE_REASON(neighbour, FLUSHED));
+}
+
+// The operator says where it is, but not that it lives.
+static void ask_static(struct neighbour_entry *e)
+{
+	if (!neighbour_watch_ms(e)) {
+		neighbour_suspect(e, false);
+		e->probes = 0;
+	} else if (e->suspect) {
+		ask_on(e);
+	} else if (e->probes < NEIGHBOUR_UNICAST_SOLICIT) {
+		ask(e);
+	} else {
+		neighbour_suspect(e, true);
+		e->probes = 0;
+		ask_on(e);
+	}
+}
+
+// Asked often enough, without an answer.
+static void silent(struct neighbour_entry *e)
+{
+	bool quick = neighbour_watch_ms(e) && !e->suspect;
+
+	neighbour_suspect(e, true);
+	if (quick) {
+		e->probes = 0;
+		ask(e);
+		return;
+	}
+	// Section 7.3.3 forgets it, and the next packet asks everybody, as its MAC may be another one by now. It was in use a
+	// moment ago, so the next packet is taken for granted; whoever has another next hop was told to leave it.
+	neighbour_set(e, NEIGHBOUR_INCOMPLETE, NULL, 0);
+	ask(e);
 }
 
 static void to_incomplete(struct neighbour_entry *e)
@@ -130,36 +213,55 @@ static void timer_ended(struct neighbour_entry *e)
 			ask(e);
 			break;
 		}
-		neighbour_set(e, NEIGHBOUR_FAILED, NULL, NEIGHBOUR_FAILED_MS);
+		neighbour_set(e, NEIGHBOUR_FAILED, NULL, e->watched ? NEIGHBOUR_RETRANS_MS : NEIGHBOUR_FAILED_MS);
 		neighbour_release(e);
 		break;
 	case NEIGHBOUR_REACHABLE:
-		neighbour_set(e, NEIGHBOUR_STALE, NULL, NEIGHBOUR_STALE_MS);
+		if (neighbour_watch_ms(e))
+			to_probe(e);
+		else
+			neighbour_set(e, NEIGHBOUR_STALE, NULL, NEIGHBOUR_STALE_MS);
 		break;
 	case NEIGHBOUR_DELAY:
-		neighbour_set(e, NEIGHBOUR_PROBE, NULL, 0);
-		ask(e);
+		to_probe(e);
 		break;
 	case NEIGHBOUR_PROBE:
-		if (e->probes < NEIGHBOUR_UNICAST_SOLICIT) {
+		if (e->probes < NEIGHBOUR_UNICAST_SOLICIT)
 			ask(e);
-			break;
-		}
-		// Section 7.3.3 forgets it, and the next packet asks everybody, as its MAC may be another one by now. It was in
-		// use a moment ago, so the next packet is taken for granted; whoever has another next hop is told to leave it
-		// (neighbour_is_dead()).
-		__atomic_store_n(&e->suspect, 1, __ATOMIC_RELAXED);
-		to_incomplete(e);
+		else
+			silent(e);
 		break;
-	default: // stale and unused for hours, failed long enough
-		neighbour_delete(e, STAGE_REASON(neighbour, FLUSHED));
+	case NEIGHBOUR_STALE:
+		if (neighbour_watch_ms(e))
+			to_probe(e);
+		else // unused for hours
+			neighbour_delete(e, STAGE_REASON(neighbour, FLUSHED));
+		break;
+	case NEIGHBOUR_FAILED:
+		failed_long_enough(e);
+		break;
+	case NEIGHBOUR_STATIC:
+		ask_static(e);
+		break;
+	case NEIGHBOUR_NONE:
 		break;
 	}
 }
 
 static void is_used(struct neighbour_entry *e)
 {
-	neighbour_set(e, NEIGHBOUR_DELAY, NULL, NEIGHBOUR_DELAY_MS);
+	if (neighbour_watch_ms(e))
+		to_probe(e);
+	else
+		neighbour_set(e, NEIGHBOUR_DELAY, NULL, NEIGHBOUR_DELAY_MS);
+}
+
+void neighbour_rearm(struct neighbour_entry *e)
+{
+	if (e->state == NEIGHBOUR_REACHABLE || e->state == NEIGHBOUR_STALE || (e->state == NEIGHBOUR_STATIC && !e->suspect))
+		neighbour_timer(e, lasts_ms(e, e->state));
+	else if (e->state == NEIGHBOUR_STATIC)
+		neighbour_timer(e, 1);
 }
 
 // An NA, or what of ARP is like one: RFC 4861 7.2.5. `mac` NULL: it has no address.
@@ -186,12 +288,22 @@ static void advertised(struct neighbour_entry *e, const uint8_t *mac, unsigned w
 		to_stale(e, mac);
 }
 
+static void static_answered(struct neighbour_entry *e)
+{
+	e->probes = 0;
+	neighbour_timer(e, lasts_ms(e, NEIGHBOUR_STATIC));
+	neighbour_suspect(e, false);
+}
+
 static void seen(struct own_port *p, const struct config_ip *ip, const uint8_t *mac, unsigned what)
 {
 	struct neighbour_entry *e = neighbour_get(p->id, ip);
 
-	if (e && e->state == NEIGHBOUR_STATIC)
+	if (e && e->state == NEIGHBOUR_STATIC) {
+		if (what & NEIGHBOUR_SOLICITED && mac && !memcmp(mac, e->mac, 6))
+			static_answered(e);
 		return;
+	}
 	if (e && !(what & NEIGHBOUR_ASKED)) {
 		advertised(e, mac, what);
 		return;
@@ -263,15 +375,34 @@ void neighbour_want(uint16_t port, const struct config_ip *ip)
 		neighbour_used(e->adj, (uint32_t)(neighbour_clock / 1000000000ULL));
 }
 
-void neighbour_set_static(struct own_port *p, const struct config_ip *ip, const uint8_t mac[6])
+void neighbour_doubt(uint16_t port, const struct config_ip *ip, bool doubt)
+{
+	struct neighbour_entry *e = neighbour_get(port, ip);
+
+	if (!e || !e->adj || !e->watched)
+		return;
+	if (!doubt) {
+		if (!neighbour_watch_ms(e))
+			neighbour_suspect(e, false);
+		return;
+	}
+	if (e->state != NEIGHBOUR_STATIC)
+		neighbour_set(e, NEIGHBOUR_PROBE, NULL, 0);
+	neighbour_suspect(e, true);
+	e->probes = 0;
+	ask(e);
+}
+
+void neighbour_set_static(struct own_port *p, const struct config_ip *ip, const uint8_t mac[6], bool elsewhere)
 {
 	struct neighbour_entry *e = neighbour_get(p->id, ip);
 
 	if (!e)
 		e = neighbour_new(p, ip);
-	if (!e || (e->state == NEIGHBOUR_STATIC && !memcmp(e->mac, mac, 6)))
+	if (!e || (e->state == NEIGHBOUR_STATIC && !memcmp(e->mac, mac, 6) && e->elsewhere == elsewhere))
 		return;
-	neighbour_set(e, NEIGHBOUR_STATIC, mac, 0);
+	e->elsewhere = elsewhere;
+	neighbour_set(e, NEIGHBOUR_STATIC, mac, lasts_ms(e, NEIGHBOUR_STATIC));
 	neighbour_release(e);
 }
 
@@ -280,6 +411,7 @@ void neighbour_tick(uint64_t now)
 	neighbour_clock = now > neighbour_clock ? now : neighbour_clock;
 	neighbour_each_used(is_used);
 	neighbour_timers(neighbour_clock, timer_ended);
+	neighbour_watch_tick(neighbour_clock);
 	neighbour_own_tick(neighbour_clock);
 }
 

@@ -292,7 +292,7 @@ struct neighbour_entry *neighbour_new(struct own_port *p, const struct config_ip
 		return NULL;
 	uint32_t at = n_free ? free_places[--n_free] : high++;
 	struct neighbour_entry *e = &neighbour_entries[at];
-	*e = (struct neighbour_entry){.key = k, .class = CLASSES};
+	*e = (struct neighbour_entry){.key = k, .class = CLASSES, .watched = neighbour_has_watch(&k)};
 	if (rte_hash_add_key_data(hash, &k, (void *)(uintptr_t)at)) {
 		free_places[n_free++] = at;
 		return NULL;
@@ -318,6 +318,22 @@ static enum neighbour_class class_of(enum neighbour_state s)
 	}
 }
 
+static void tell_changed(const struct neighbour_entry *e)
+{
+	struct config_ip ip = neighbour_ip(e);
+
+	if (neighbour_changed)
+		neighbour_changed(e->key.port, &ip);
+}
+
+void neighbour_suspect(struct neighbour_entry *e, bool suspect)
+{
+	if (e->suspect == suspect)
+		return;
+	__atomic_store_n(&e->suspect, suspect, __ATOMIC_RELAXED);
+	tell_changed(e);
+}
+
 // What workers are to see. Flows that saw something else are stale, and only then goes what they had.
 static void publish(struct neighbour_entry *e, uint16_t old_adj)
 {
@@ -328,12 +344,9 @@ static void publish(struct neighbour_entry *e, uint16_t old_adj)
 
 	__atomic_store_n(&wants_use[e->adj], e->state == NEIGHBOUR_STALE, __ATOMIC_RELAXED);
 	if (seen != e->seen_as) {
-		struct config_ip ip = neighbour_ip(e);
-
 		__atomic_store_n(&e->seen_as, seen, __ATOMIC_RELEASE);
 		gen_bump(gen_slot(GEN_NEIGHBOUR, generation(&e->key)));
-		if (neighbour_changed)
-			neighbour_changed(e->key.port, &ip);
+		tell_changed(e);
 	}
 	adjacency_release(old_adj);
 }
@@ -368,9 +381,13 @@ void neighbour_set(struct neighbour_entry *e, enum neighbour_state state, const 
 		list_append(p, e);
 	}
 	e->state = (uint8_t)state;
+	bool answers = e->suspect && state != NEIGHBOUR_INCOMPLETE && state != NEIGHBOUR_FAILED;
 	if (state != NEIGHBOUR_INCOMPLETE)
 		__atomic_store_n(&e->suspect, 0, __ATOMIC_RELAXED);
+	uint32_t seen = e->seen_as;
 	publish(e, old);
+	if (answers && seen == e->seen_as)
+		tell_changed(e);
 	neighbour_timer(e, ms);
 }
 
@@ -382,7 +399,6 @@ static void give_back(void *arg)
 void neighbour_delete(struct neighbour_entry *e, uint16_t reason)
 {
 	struct own_port *p = neighbour_own(e->key.port);
-	struct config_ip ip = neighbour_ip(e);
 	bool known = e->seen_as != 0;
 
 	wheel_remove(e);
@@ -400,8 +416,8 @@ void neighbour_delete(struct neighbour_entry *e, uint16_t reason)
 	free(e->waiting);
 	e->waiting = NULL;
 	rcu_defer(give_back, (void *)(uintptr_t)neighbour_index(e));
-	if (known && neighbour_changed)
-		neighbour_changed(e->key.port, &ip);
+	if (known)
+		tell_changed(e);
 }
 
 uint32_t neighbour_count(void)
@@ -426,6 +442,8 @@ bool neighbour_at(uint32_t index, struct neighbour_view *v)
 				     .state = e->state,
 				     .changed = e->changed,
 				     .used_s = neighbour_used_s(e),
+				     .watched = e->watched,
+				     .dead = e->suspect || e->state == NEIGHBOUR_FAILED,
 				     .waiting = e->n_waiting,
 				     .probes = e->probes,
 				     .adj = e->adj};
@@ -483,6 +501,7 @@ void neighbour_fini(void)
 		if (neighbour_entries[i].state != NEIGHBOUR_NONE)
 			neighbour_delete(&neighbour_entries[i], STAGE_REASON(neighbour, FLUSHED));
 	neighbour_own_fini();
+	neighbour_watch_fini();
 	while (rcu_poll())
 		; // places are given back
 	high = 0;

@@ -28,6 +28,13 @@ struct rte_mbuf;
 #define NEIGHBOUR_FAILED_MS 3000    // so long packets to one that didn't answer are refused without asking again
 #define NEIGHBOUR_STALE_MS 14400000 // a stale entry that nobody uses goes after four hours
 
+// Next hops of routes are asked more often, see neighbour_watch().
+#define NEIGHBOUR_PROBE_MS 1000       // after so long without an answer, and at a quarter of it while there is none
+#define NEIGHBOUR_PROBE_MIN_MS 100
+#define NEIGHBOUR_PROBE_MAX_MS 60000
+#define NEIGHBOUR_PROBE_BACK_MS 4000  // at most, between two questions to one that has failed
+#define NEIGHBOUR_PROBE_RATE 2000     // of all together, in a second: of very many each is asked less often
+
 #define NEIGHBOUR_MAX 49152            // entries
 #define NEIGHBOUR_PORT_MAX 16384       // of one router port
 #define NEIGHBOUR_INCOMPLETE_MAX 512   // of one router port, that have not answered yet: the oldest one makes room
@@ -68,9 +75,20 @@ bool neighbour_is_duplicate(struct resolve *r, uint16_t port, bool v6, const uin
 // neighbour_failed() if it doesn't answer, or dropped.
 void neighbour_hold(uint16_t port, const struct config_ip *, struct rte_mbuf *);
 // It was in use, stopped answering, and has not been heard of since: a next hop to leave, if there are others.
+// neighbour_changed() is told when that changes, if it is watched.
 bool neighbour_is_dead(uint16_t port, bool v6, const uint8_t *ip);
 // Asks for it if it isn't known, as a packet would; and one that is known counts as used. For who wants it without a packet.
 void neighbour_want(uint16_t port, const struct config_ip *);
+// It is a next hop: it is asked for before a packet needs it, and then every NEIGHBOUR_PROBE_MS (or what the router port's
+// `next-hop-probe-ms` says) whether it is still there. After three questions without an answer it is dead: packets that have no
+// other way still go to it, while it is asked on as RFC 4861 has it; and when that gave it up too, with pauses that grow up to
+// NEIGHBOUR_PROBE_BACK_MS. One of Port.addresses too. Calls are counted: as many with `on` false end it. Whether it is dead.
+bool neighbour_watch(uint16_t port, const struct config_ip *, bool on);
+bool neighbour_is_watched(uint16_t port, const struct config_ip *);
+// What it is behind went away, or came back: it counts as dead at once, and is asked; or is believed again, unless it is going to be asked anyway.
+void neighbour_doubt(uint16_t port, const struct config_ip *, bool doubt);
+// Something came back: those that are dead are asked at once.
+void neighbour_watch_hurry(void);
 // A packet in the network said it of an address that is none of a router's. `mac` NULL: without one.
 void neighbour_seen(uint16_t network, const struct config_ip *, const uint8_t *mac, unsigned what, uint64_t now);
 // Workers: whether that might change something. `asked`: it asks us.
@@ -98,6 +116,7 @@ struct neighbour_view {
 	enum neighbour_state state;
 	uint64_t changed; // nanoseconds: since when it is in the state
 	uint32_t used_s;  // 0: never
+	bool watched, dead;
 	unsigned waiting, probes;
 	uint16_t adj;
 };

@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-void (*route_hop_probe)(uint16_t port, const struct config_ip *gateway);
+bool (*route_hop_watch)(uint16_t port, const struct config_ip *gateway, bool on);
 
 static struct group **groups; // by id; NULL: free
 static uint32_t n_groups, groups_room, used_groups;
@@ -87,6 +87,17 @@ uint16_t route_gateway_port(const struct router *r, const struct config_ip *gate
 	return 0;
 }
 
+static bool watch(const struct route_hop *h, bool on)
+{
+	return route_hop_watch && h->port && h->has_gateway && route_hop_watch(h->port, &h->gateway, on);
+}
+
+static void count_dead(const struct hops *h, int sign)
+{
+	for (uint16_t i = 0; i < h->n; i++)
+		n_dead += (uint32_t)(h->each[i].hop.dead ? sign : 0);
+}
+
 // ---- interning
 
 static bool grow(void)
@@ -138,14 +149,15 @@ static struct group *group_new(struct router *r, const struct route_hop *hop, ui
 		struct route_hop *mine = &h->each[i].hop;
 
 		*mine = hop[i];
-		mine->dead = false;
 		if (mine->by_address) {
 			g->by_address = true;
 			mine->port = route_gateway_port(r, &mine->gateway);
 		}
+		mine->dead = watch(mine, true);
 		h->each[i].seed = hop_seed(mine);
 	}
 	finish(h);
+	count_dead(h, 1);
 	groups[g->id] = g;
 	struct group **at = &buckets[hash & (n_buckets - 1)];
 	g->chain = *at;
@@ -169,12 +181,6 @@ struct group *group_get(struct router *r, const struct route_hop *hop, uint16_t 
 	return g;
 }
 
-static void count_dead(const struct hops *h, int sign)
-{
-	for (uint16_t i = 0; i < h->n; i++)
-		n_dead += (uint32_t)(h->each[i].hop.dead ? sign : 0);
-}
-
 void group_put(struct group *g)
 {
 	if (!g || --g->refs)
@@ -188,6 +194,8 @@ void group_put(struct group *g)
 	free_ids[n_free++] = g->id;
 	used_groups--;
 	count_dead(g->hops, -1);
+	for (uint16_t i = 0; i < g->hops->n; i++)
+		watch(&g->hops->each[i].hop, false);
 	if (g->hops->n > 1)
 		__atomic_store_n(&g->owner->several, g->owner->several - 1, __ATOMIC_RELAXED);
 	lpm_retire(g->hops);
@@ -199,19 +207,27 @@ void group_put(struct group *g)
 // The hop as it is now; false: no change.
 typedef bool change_fn(struct route_hop *, void *arg);
 
-static void change(struct group *g, change_fn *fn, void *arg)
+static bool change(struct group *g, change_fn *fn, void *arg)
 {
-	struct hops *old = g->hops, *new = malloc(hops_size(old->n));
+	struct hops *old = g->hops, *new;
 	bool changed = false;
 
+	for (uint16_t i = 0; i < old->n && !changed; i++) {
+		struct route_hop h = old->each[i].hop;
+
+		changed = fn(&h, arg);
+	}
+	new = changed ? malloc(hops_size(old->n)) : NULL;
 	if (!new)
-		return; // it stays as it was
+		return false; // it stays as it was
 	memcpy(new, old, hops_size(old->n));
-	for (uint16_t i = 0; i < new->n; i++)
-		changed |= fn(&new->each[i].hop, arg);
-	if (!changed) {
-		free(new);
-		return;
+	for (uint16_t i = 0; i < new->n; i++) {
+		struct route_hop *h = &new->each[i].hop;
+
+		if (!fn(h, arg) || h->port == old->each[i].hop.port)
+			continue;
+		h->dead = watch(h, true);
+		watch(&old->each[i].hop, false);
 	}
 	finish(new);
 	count_dead(old, -1);
@@ -219,6 +235,7 @@ static void change(struct group *g, change_fn *fn, void *arg)
 	rcu_publish(g->hops, new);
 	lpm_retire(old);
 	route_note(route_id_group(g->id));
+	return true;
 }
 
 static bool resolve_hop(struct route_hop *h, void *arg)
@@ -226,8 +243,6 @@ static bool resolve_hop(struct route_hop *h, void *arg)
 	uint16_t port = h->by_address ? route_gateway_port(arg, &h->gateway) : h->port;
 	bool changed = port != h->port;
 
-	if (changed)
-		h->dead = false;
 	h->port = port;
 	return changed;
 }
@@ -258,27 +273,15 @@ static bool die(struct route_hop *h, void *arg)
 	return true;
 }
 
-void route_hop_dead(uint16_t port, const struct config_ip *gateway, bool dead)
+bool route_hop_dead(uint16_t port, const struct config_ip *gateway, bool dead)
 {
 	struct death d = {port, gateway, dead};
+	bool changed = false;
 
-	if (!dead && !n_dead)
-		return;
-	for (uint32_t i = 0; i < n_groups; i++)
-		if (groups[i])
-			change(groups[i], die, &d);
+	for (uint32_t i = 0; (dead || n_dead) && i < n_groups; i++)
+		changed |= groups[i] && change(groups[i], die, &d);
 	route_commit();
-}
-
-void groups_probe(void)
-{
-	for (uint32_t i = 0; n_dead && route_hop_probe && i < n_groups; i++) {
-		const struct hops *h = groups[i] ? groups[i]->hops : NULL;
-
-		for (uint16_t k = 0; h && k < h->n; k++)
-			if (h->each[k].hop.dead && h->each[k].hop.has_gateway)
-				route_hop_probe(h->each[k].hop.port, &h->each[k].hop.gateway);
-	}
+	return changed;
 }
 
 uint32_t groups_count(void)

@@ -131,7 +131,6 @@ void group_put(struct group *);
 void groups_resolve(struct router *);
 // The router port in whose connected prefix the gateway is; 0: none.
 uint16_t route_gateway_port(const struct router *, const struct config_ip *);
-void groups_probe(void);
 void groups_fini(void);
 uint32_t groups_count(void);
 

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PROBE_NS 1000000000ULL
 #define SOON_NS 100000000ULL
 #define FREE_NODES 20000 // of routers that are gone, freed in one tick
 
@@ -16,7 +15,7 @@ static struct router *dying; // taken away; their memory goes in pieces
 static uint32_t total;       // routes
 static uint64_t pending[GEN_SLOTS / 64];
 static bool any_pending;
-static uint64_t probed, committed;
+static uint64_t committed;
 
 // ---- generations
 
@@ -427,10 +426,6 @@ int route_init(void)
 void route_tick(uint64_t now)
 {
 	free_dying();
-	if (now - probed >= PROBE_NS) {
-		probed = now;
-		groups_probe();
-	}
 	committed = now;
 	route_commit();
 }
@@ -456,5 +451,5 @@ void route_fini(void)
 	route_commit();
 	rcu_poll();
 	groups_fini();
-	probed = committed = 0;
+	committed = 0;
 }

@@ -80,10 +80,11 @@ int route_reconcile(struct config *);
 // Housekeeping, a bounded piece of it.
 void route_tick(uint64_t now);
 
-// A neighbour stopped answering, or answers again; gateway NULL: all next hops of the port.
-void route_hop_dead(uint16_t port, const struct config_ip *gateway, bool dead);
-// Called for dead next hops about once a second, so that somebody asks whether they live again. NULL: nobody.
-extern void (*route_hop_probe)(uint16_t port, const struct config_ip *gateway);
+// A neighbour stopped answering, or answers again; gateway NULL: all next hops of the port. Whether a route has it, and that is
+// news.
+bool route_hop_dead(uint16_t port, const struct config_ip *gateway, bool dead);
+// Called when a next hop comes into a group, and when it goes. Whether it is dead. NULL: nobody knows.
+extern bool (*route_hop_watch)(uint16_t port, const struct config_ip *gateway, bool on);
 
 // ---- routes of other sources
 //

@@ -8,6 +8,7 @@
 #include "forward.h"
 #include "mtu.h"
 #include "neighbour_table.h"
+#include "next_hop.h"
 #include "parse.h"
 #include "punt.h"
 #include "reassembly.h"
@@ -625,53 +626,15 @@ static void router_tick(uint64_t now)
 	route_tick(now);
 }
 
-// Next hops that don't answer are left; they are back when they do.
-static void next_hop_changed(uint16_t port, const struct config_ip *ip)
-{
-	uint8_t mac[6];
-	uint16_t adj;
-	int known = neighbour_find(NULL, port, ip->v6, ip->b, mac, &adj);
-
-	if (known > 0)
-		route_hop_dead(port, ip, false);
-	else if (known < 0 || neighbour_is_dead(port, ip->v6, ip->b))
-		route_hop_dead(port, ip, true);
-}
-
-void router_link(uint16_t lport, bool up)
-{
-	for (uint32_t i = 0; i < neighbour_high(); i++) {
-		struct neighbour_view v;
-		struct fdb_entry e;
-
-		if (!neighbour_at(i, &v) || !v.has_mac)
-			continue;
-		const struct router_port *rp = router_port_get(v.port);
-		if (rp && fdb_lookup(fdb_key(rp->network, v.mac), &e) && e.port == lport)
-			route_hop_dead(v.port, &v.ip, !up);
-	}
-}
-
-// Ports that go or are disabled take next hops along: before `fdb` forgets what is behind them.
 static int router_prepare(struct config *want)
 {
-	static bool usable[MAX_PORTS];
-	bool now[MAX_PORTS] = {false};
-
-	for (size_t i = 0; i < want->n_ports; i++)
-		if (want->ports[i].kind == PORT_DEVICE)
-			now[want->ports[i].id] = want->ports[i].error ? usable[want->ports[i].id] : want->ports[i].enabled;
-	for (uint16_t i = 1; i < MAX_PORTS; i++)
-		if (now[i] != usable[i])
-			router_link(i, now[i]);
-	memcpy(usable, now, sizeof usable);
+	next_hop_ports(want);
 	return router_table_prepare(want);
 }
 
 static int router_init(void)
 {
-	neighbour_changed = next_hop_changed;
-	route_hop_probe = neighbour_want;
+	next_hop_init();
 	return route_init();
 }
 

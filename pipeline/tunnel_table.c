@@ -35,6 +35,12 @@ static size_t n_tunnels;
 static uint32_t seen_epoch;
 static uint64_t seen_ns;
 
+// Next hops on the way to remote end points, by tunnel: they are watched as those of routes are.
+static struct {
+	uint16_t router_port; // 0: none
+	struct config_ip ip;
+} hops[MAX_PORTS];
+
 // ---- what the config says
 
 static const struct config_router_port *port_with(const struct config *c, const struct config_ip *ip)
@@ -363,11 +369,26 @@ static struct tunnel_way *make_way(const struct tunnel_view *v, const struct rou
 	return way;
 }
 
+// `router_port` 0: none.
+static void watch_hop(uint16_t port, uint16_t router_port, const struct config_ip *ip)
+{
+	if (hops[port].router_port == router_port && (!router_port || (hops[port].ip.v6 == ip->v6 && !memcmp(hops[port].ip.b, ip->b, ip->v6 ? 16 : 4))))
+		return;
+	if (hops[port].router_port)
+		neighbour_watch(hops[port].router_port, &hops[port].ip, false);
+	hops[port].router_port = router_port;
+	if (!router_port)
+		return;
+	hops[port].ip = *ip;
+	neighbour_watch(router_port, ip, true);
+}
+
 static void find_way(struct tunnel_view *v)
 {
 	uint16_t router_port = 0;
 
 	v->state = look(v, &router_port);
+	watch_hop(v->port, v->has_hop ? router_port : 0, &v->hop);
 	const struct router_port *rp = router_port_get(router_port);
 	publish_way(v->port, v->state == TUNNEL_UP && rp ? make_way(v, rp) : NULL);
 }
@@ -445,8 +466,10 @@ static void list_tunnels(const struct config *c, const struct tunnel_table *t)
 		find_way(v);
 	}
 	for (unsigned i = 1; i < MAX_PORTS; i++)
-		if (!seen[i])
+		if (!seen[i]) {
 			publish_way((uint16_t)i, NULL);
+			watch_hop((uint16_t)i, 0, NULL);
+		}
 }
 
 static void fill_each(table_fill_fn *fn, void *arg)
@@ -478,8 +501,10 @@ int tunnel_table_reconcile(const struct config *c)
 void tunnel_table_fini(void)
 {
 	table_stat_unregister(&fill_stat);
-	for (unsigned i = 1; i < MAX_PORTS; i++)
+	for (unsigned i = 1; i < MAX_PORTS; i++) {
 		publish_way((uint16_t)i, NULL);
+		watch_hop((uint16_t)i, 0, NULL);
+	}
 	if (tunnel_table)
 		rcu_defer(table_free, tunnel_table);
 	rcu_publish(tunnel_table, NULL);

@@ -4,14 +4,17 @@
                                       |                                        \\
     a ---- blue ---- [ router r ] ---- transit                                  veth pairs ---- [ far: 10.7.0.7  fd07::7 on lo ]
     10.0.1.2          10.0.1.1        |                                        /
-    fd01::2           10.0.5.1         10.0.5.12  fd05::12 [ kernel router k2 ]
+    fd01::2           10.0.5.1         [ kernel bridge ] -- 10.0.5.12  fd05::12 [ kernel router k2 ]
 
-The switch's router has a default route, and one to 10.7.0.0/16 and fd07::/64 by both kernel routers.
+The switch's router has a default route, one to 10.7.0.0/16 and fd07::/64 by both kernel routers, and one to 10.8.0.0/16 and fd08::/64 by k2, or with a worse metric by k1. What is done to k2 behind the bridge the switch sees by no link.
 """
+
+import subprocess
+import time
 
 import pytest
 
-from net import LONG, SLOW, run, wait_for
+from net import SLOW, Namespace, run, wait_for
 from topology import Kernel, router, tcp
 
 
@@ -21,7 +24,19 @@ def world(lab):
     lab.network("transit")
     a = Kernel().plug(lab, "a", "blue", "10.0.1.2/24", "fd01::2/64").default("10.0.1.1", "fd01::1")
     k1 = Kernel(forward=True).plug(lab, "k1", "transit", "10.0.5.11/24", "fd05::11/64")
-    k2 = Kernel(forward=True).plug(lab, "k2", "transit", "10.0.5.12/24", "fd05::12/64")
+    k2, bridge = Kernel(forward=True), Namespace()
+    lab.weirctl("port", "add", "k2", "--type", "tap", "--network", "transit")
+    run("ip", "link", "add", "inner", "type", "veth", "peer", "name", "outer")
+    k2.take("inner")
+    for device in ("k2", "outer"):
+        bridge.take(device)
+    bridge.run("ip", "link", "add", "name", "br", "type", "bridge")
+    for device in ("k2", "outer", "br"):
+        bridge.run("ip", "link", "set", "dev", device, *(["master", "br"] if device != "br" else []), "up")
+    k2.run("ip", "link", "set", "dev", "inner", "name", "k2")
+    k2.run("ip", "link", "set", "dev", "k2", "up")
+    for address in ("10.0.5.12/24", "fd05::12/64"):
+        k2.address("k2", address)
     far = Kernel(forward=True)
     for n, k in ((1, k1), (2, k2)):
         run("ip", "link", "add", "upl", "type", "veth", "peer", "name", f"down{n}")
@@ -33,16 +48,20 @@ def world(lab):
             space.address(device, f"fd06:{n}::{last}/64")
         for prefix, there, back, home in (("10.7.0.0/16", f"10.0.6{n}.2", "10.0.1.0/24", "10.0.5.1"), ("fd07::/64", f"fd06:{n}::2", "fd01::/64", "fd05::1")):
             k.route(prefix, "via", there)
+            k.route(prefix.replace("7", "8"), "via", there)
             k.route(back, "via", home)
-    for address in ("10.7.0.7/32", "10.7.0.8/32", "fd07::7/128", "fd07::8/128"):
+    for address in ("10.7.0.7/32", "10.7.0.8/32", "fd07::7/128", "fd07::8/128", "10.8.0.7/32", "fd08::7/128"):
         far.address("lo", address)
     far.route("10.0.0.0/16", "via", "10.0.61.1")  # answers come by k1, whichever way a packet went: paths are asymmetric
     far.route("fd01::/64", "via", "fd06:1::1")
     far.sysctl(**{"net.ipv4.conf.all.rp_filter": 0})
     router(lab, "r", {"r1": ("blue", "10.0.1.1/24", "fd01::1/64"), "r5": ("transit", "10.0.5.1/24", "fd05::1/64")},
            [("10.7.0.0/16", "10.0.5.11", "10.0.5.12"), ("fd07::/64", "fd05::11", "fd05::12"), ("default", "10.0.5.12"), ("::/0", "fd05::12")])
-    yield {"a": a, "k1": k1, "k2": k2, "far": far}
-    for kernel in (a, k1, k2, far):
+    for prefix, first, second in (("10.8.0.0/16", "10.0.5.12", "10.0.5.11"), ("fd08::/64", "fd05::12", "fd05::11")):
+        lab.weirctl("route", "add", "--metric", "10", "r", prefix, "via", first)
+        lab.weirctl("route", "add", "--metric", "20", "r", prefix, "via", second)
+    yield {"a": a, "k1": k1, "k2": k2, "far": far, "bridge": bridge}
+    for kernel in (a, k1, k2, far, bridge):
         kernel.close()
 
 
@@ -125,22 +144,92 @@ def test_a_next_hop_is_switched_off(world, lab):
         world["k2"].answers(there)
 
 
-@pytest.mark.skipif(not LONG, reason="takes as long as neighbours are believed without a word: up to 50 s")
-def test_a_next_hop_dies(world, lab):
-    """k2 goes away without a word: its flows go by k1 as soon as the neighbour has failed."""
-    a, k2 = world["a"], world["k2"]
-    for there in ("10.7.0.7", "fd07::7"):
-        a.answers(there)
-    k2.run("ip", "link", "set", "dev", "k2", "down")
+# Packets of 32 flows, numbered, 200 a second; `far` writes down which arrive.
+SENDER = """
+import socket, sys, time
+there, family = sys.argv[1], socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+flows = []
+for i in range(32):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.bind(("", 30000 + i))
+    flows.append(s)
+n, start = 0, time.monotonic()
+while True:
+    flows[n % 32].sendto(b"%d" % n, (there, 9999))
+    n += 1
+    time.sleep(max(0, start + n * 0.005 - time.monotonic()))
+"""
+SINK = """
+import socket, sys
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 9999))
+print("ready", flush=True)
+while True:
+    print(int(s.recv(100)), flush=True)
+"""
+
+
+class Flows:
+    """The flows, and what of them arrives."""
+
+    def __init__(self, world, there, log):
+        self.log = log
+        self.sink = world["far"].popen("/usr/bin/python3", "-c", SINK, there, stdout=log.open("w"))
+        wait_for(lambda: log.read_text(), 10 * SLOW, "the sink to be ready", 0.02)
+        self.sender = world["a"].popen("/usr/bin/python3", "-c", SENDER, there)
+
+    def arrived(self):
+        return [int(line) for line in self.log.read_text().split("\n")[1:-1]]  # the last one may still be written
+
+    def all_arrive(self):
+        """Each of the last 64, which are two of each flow."""
+        got = self.arrived()
+        return len(got) >= 64 and max(got) - min(got[-64:]) < 64
+
+    def stop(self):
+        for process in (self.sender, self.sink):
+            process.kill()
+            process.wait()
+
+
+def dead(lab):
+    """Next hops of the router that its routes have left."""
+    return {hop.split()[1] for route in lab.weirctl("route", "show", "--router", "r", json=True) for hop in route["next_hops"] if hop.endswith(" dead")}
+
+
+@pytest.mark.parametrize("kind", ["several", "metric"])
+@pytest.mark.parametrize("v", [4, 6])
+def test_a_next_hop_dies(world, lab, v, kind, tmp_path):
+    """k2 goes away without a word: its flows go by k1, the other next hop or that of the next metric, and come back with it."""
+    there = {"several": ("10.7.0.7", "fd07::7"), "metric": ("10.8.0.7", "fd08::7")}[kind][v // 6]
+    k2 = ("10.0.5.12", "fd05::12")[v // 6]
+    match = ("udp,nw_src=10.0.1.2,nw_dst={},tp_src={},tp_dst=9999", "udp6,ipv6_src=fd01::2,ipv6_dst={},tp_src={},tp_dst=9999")[v // 6]
+    ways = lambda: {"k1" if "out by k1" in text else "k2" for text in (lab.explain("a", match.format(there, p)) for p in range(30000, 30032))}
+    before = {"several": {"k1", "k2"}, "metric": {"k2"}}[kind]
+    wait_for(lambda: not dead(lab) and ways() == before, 20 * SLOW, lambda: f"both next hops to live: {dead(lab)}, {ways()}")
+    world["a"].answers(there)
+    flows = Flows(world, there, tmp_path / "arrived")
     try:
-        for v in (4, 6):
-            there = ("10.7.0.7", "fd07::7")[v // 6]
-            wait_for(lambda: all_by_k1(world, lab, v), 70 * SLOW, lambda: "all flows to go by k1:\n" + lab.explain("a", MATCH[v // 6].format(20000)), 0.5)
-            a.reaches(there)
+        wait_for(flows.all_arrive, 20 * SLOW, "all flows to arrive")
+        world["bridge"].run("ip", "link", "set", "dev", "outer", "nomaster")
+        begun, first = time.monotonic(), max(flows.arrived())
+        wait_for(lambda: k2 in dead(lab), 20 * SLOW, lambda: "the next hop to be left:\n" + lab.weirctl("neighbour", "list"), 0.02)
+        known = time.monotonic() - begun
+        assert ways() == {"k1"}
+        wait_for(lambda: max(flows.arrived()) > first + 64 and flows.all_arrive(), 20 * SLOW, "all flows to arrive again")
+        got = set(flows.arrived())
+        lost = sorted(set(range(first, max(got))) - got)
+        print(f"IPv{v}, {kind}: left after {known:.2f} s; of {max(got) - first} packets at 200 a second {len(lost)} were lost, in {(lost[-1] - lost[0] + 1) / 200 if lost else 0:.2f} s")
+        if kind == "several":
+            assert "one of 2 next hops" in lab.explain("a", match.format(there, 30000))
+        else:
+            assert "via " + ("10.0.5.11", "fd05::11")[v // 6] in lab.explain("a", match.format(there, 30000))
+        assert next(n for n in lab.weirctl("neighbour", "list", "r5", json=True) if n["ip"] == k2)["next_hop"] == "dead"
+        world["bridge"].run("ip", "link", "set", "dev", "outer", "master", "br")
+        begun = time.monotonic()
+        wait_for(lambda: k2 not in dead(lab), 20 * SLOW, "the next hop to be back", 0.02)  # it is asked on, though nobody sends to it
+        print(f"back after {time.monotonic() - begun:.2f} s")
+        assert ways() == before
     finally:
-        k2.run("ip", "link", "set", "dev", "k2", "up")
-        k2.address("k2", "fd05::12/64")  # the kernel has forgotten what it had of IPv6
-        k2.route("fd01::/64", "via", "fd05::1")
-        k2.route("10.0.1.0/24", "via", "10.0.5.1")
-    for v in (4, 6):  # it is asked for every second, though nobody sends to it
-        wait_for(lambda: not all_by_k1(world, lab, v), 30 * SLOW, "the next hop to be used again")
+        world["bridge"].run("ip", "link", "set", "dev", "outer", "master", "br")
+        flows.stop()

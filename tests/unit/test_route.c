@@ -297,32 +297,44 @@ static void dead_hops(void **state)
 	assert_int_equal(find("10.9.1.1"), 10);
 }
 
-static unsigned probes;
+static int watched[256]; // by the gateway's last byte
 
-static void probe(uint16_t port, const struct config_ip *gateway)
+static bool watch(uint16_t port, const struct config_ip *gateway, bool on)
 {
 	assert_int_equal(port, 11);
-	assert_int_equal(gateway->b[3], 10);
-	probes++;
+	watched[gateway->b[3]] += on ? 1 : -1;
+	return gateway->b[3] == 20;
 }
 
-static void dead_hops_are_probed(void **state)
+// Somebody is told which gateways are in use, by which port, and says which are dead.
+static void next_hops_are_watched(void **state)
 {
-	struct config_ip gone = addr("10.0.0.10");
+	struct route_hop both[] = {via("10.0.0.10", 1), via("10.0.0.20", 1)};
 
-	route_hop_probe = probe;
-	set("10.9.0.0/16", ROUTE_FILE, 10, (struct route_hop[]){via("10.0.0.10", 1)}, 1);
-	route_tick(10000000000ULL);
-	assert_int_equal(probes, 0);
-	route_hop_dead(11, &gone, true);
-	route_tick(10100000000ULL);
-	assert_int_equal(probes, 0);
-	route_tick(11100000000ULL);
-	assert_int_equal(probes, 1);
-	route_hop_dead(11, &gone, false);
-	route_tick(13000000000ULL);
-	assert_int_equal(probes, 1);
-	route_hop_probe = NULL;
+	memset(watched, 0, sizeof watched);
+	route_hop_watch = watch;
+	set("10.9.0.0/16", ROUTE_FILE, 0, both, 2);
+	set("10.10.0.0/16", ROUTE_FILE, 0, both, 2); // the same group
+	assert_int_equal(watched[10], 1);
+	assert_int_equal(watched[20], 1);
+	for (uint64_t i = 0; i < 32; i++) {
+		find_hashed("10.9.1.1", i * 0x9e3779b97f4a7c15ULL);
+		assert_int_equal(found.hop->gateway.b[3], 10);
+	}
+	set("10.11.0.0/16", ROUTE_FILE, 0, (struct route_hop[]){via("10.0.0.10", 2)}, 1);
+	assert_int_equal(watched[10], 2);
+	connect_port(11, "10.0.0.1/24", false); // none is behind any port now
+	assert_int_equal(watched[10], 0);
+	assert_int_equal(watched[20], 0);
+	connect_port(11, "10.0.0.1/24", true);
+	assert_int_equal(watched[10], 2);
+	unset("10.9.0.0/16", ROUTE_FILE, 0);
+	unset("10.11.0.0/16", ROUTE_FILE, 0);
+	assert_int_equal(watched[10], 1);
+	unset("10.10.0.0/16", ROUTE_FILE, 0);
+	assert_int_equal(watched[10], 0);
+	assert_int_equal(watched[20], 0);
+	route_hop_watch = NULL;
 }
 
 // ---- generations
@@ -896,7 +908,7 @@ int main(void)
 		TEST(gateways_without_a_port),
 		TEST(next_hops),
 		TEST(dead_hops),
-		TEST(dead_hops_are_probed),
+		TEST(next_hops_are_watched),
 		TEST(generations),
 		TEST(a_batch_bumps_once),
 		TEST(sweep),
