@@ -471,7 +471,7 @@ static void to_group(struct worker *w, struct pkt *p)
 
 		if (!out || !out->enabled || !net)
 			continue;
-		if (net != own ? may_hop && !(t->why & TARGET_LOCAL) : may_reach(p, f.in, out))
+		if (net != own ? may_hop && target_routed(t, f.in->kind == PORT_TUNNEL) : may_reach(p, f.in, out))
 			fan_to(&f, out, net, net != own ? t->src : NULL);
 	}
 	fan_end(&f, own->row);

@@ -23,7 +23,8 @@ struct target {
 #define TARGET_MEMBER 0x1   // it asked for the group
 #define TARGET_ROUTER 0x2   // a multicast router is there
 #define TARGET_UPSTREAM 0x4 // the upstream network of a router that proxies
-#define TARGET_LOCAL 0x8    // gets packets of its own network only
+#define TARGET_LOCAL 0x8    // gets packets of its own network only, unless it is upstream
+#define TARGET_FIRST 0x10   // gets packets of other networks only from the switch that they come to first: none that came out of a tunnel
 
 struct target_list {
 	uint16_t id;
@@ -31,6 +32,12 @@ struct target_list {
 	uint32_t refs, hash, next; // the main thread's
 	struct target to[];
 };
+
+// Whether it gets packets of other networks.
+static inline bool target_routed(const struct target *t, bool from_tunnel)
+{
+	return (!(t->why & TARGET_LOCAL) || t->why & TARGET_UPSTREAM) && !(from_tunnel && t->why & TARGET_FIRST);
+}
 
 extern struct target_list *target_lists[MAX_TARGET_LISTS];
 

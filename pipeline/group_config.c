@@ -57,7 +57,7 @@ static void send_frame(uint16_t network, uint16_t port, const uint8_t *frame, ui
 	}
 	if (!s->policy.lport) {
 		for (unsigned i = 0; i < s->n_ports; i++)
-			emit(net, s->port[i], frame, len);
+			emit(net, s->port[i].is.port, frame, len);
 		return;
 	}
 	struct rte_mbuf *m = punt_new((uint16_t)len, &data);
@@ -74,13 +74,13 @@ static void send_query(uint16_t network, uint16_t port, const struct group_query
 	send_frame(network, port, frame, group_write_query(frame, q));
 }
 
-static void send_report(uint16_t network, uint8_t version, const struct group_record *r)
+static void send_report(uint16_t network, uint16_t port, uint8_t version, const struct group_record *r)
 {
 	const struct snoop *s = group_snoop[network];
 	uint8_t frame[GROUP_FRAME_MAX];
 
 	if (s)
-		send_frame(network, 0, frame, group_write_report(frame, s->policy.mac, &s->policy.own[r->group.v6], version, r));
+		send_frame(network, port, frame, group_write_report(frame, s->policy.mac, &s->policy.own[r->group.v6], version, r));
 }
 
 // ---- what is wanted
@@ -122,8 +122,11 @@ static void set_router(const struct config *c, const struct config_router_port *
 // Its first router port speaks for the network.
 static void set_source(const struct config *c, const struct config_network *cn, struct group_policy *p)
 {
+	const uint8_t shared[6] = {2, 'W', 'e', (uint8_t)(cn->vni >> 16), (uint8_t)(cn->vni >> 8), (uint8_t)cn->vni};
+
 	own_mac(cn->id, p->mac);
-	link_local(p->mac, &p->own[1]);
+	// Switches of a network with tunnels ask by one address, so that none takes another one for a router that is to get everything.
+	link_local(cn->vni ? shared : p->mac, &p->own[1]);
 	for (size_t i = 0; i < c->n_router_ports; i++) {
 		const struct config_router_port *rp = &c->router_ports[i];
 
@@ -218,9 +221,11 @@ static void set_policy(const struct config *c, struct config_network *cn, struct
 	set_router_ports(c, cn, p);
 }
 
+static bool speaks[MAX_PORTS];
+
 static int configure(const struct config *c, struct config_network *cn, uint64_t now)
 {
-	static uint16_t port[MAX_PORTS];
+	static struct group_port port[MAX_PORTS];
 	const struct network *net = network_get(cn->id);
 	struct group_policy p;
 	unsigned n = 0;
@@ -228,15 +233,27 @@ static int configure(const struct config *c, struct config_network *cn, uint64_t
 	if (!net)
 		return 0;
 	for (uint32_t i = 0; i < net->n_targets; i++)
-		port[n++] = net->target[i].port;
+		port[n++] = (struct group_port){net->target[i].port, net->target[i].tunnel, speaks[net->target[i].port]};
 	set_policy(c, cn, &p);
 	return group_configure(cn->id, &p, port, n, now);
+}
+
+// Which ports are tunnels to other switches of the database.
+static void find_switches(const struct config *c)
+{
+	memset(speaks, 0, sizeof speaks);
+	for (size_t i = 0; i < c->n_ports; i++)
+		for (size_t k = 0; c->ports[i].kind == PORT_TUNNEL && k < c->n_remotes; k++)
+			if (c->remotes[k].ip.v6 == c->ports[i].remote.v6 && !memcmp(c->remotes[k].ip.b, c->ports[i].remote.b, 16))
+				speaks[c->ports[i].id] = !row_id_is_zero(&c->remotes[k].host);
 }
 
 int group_reconcile(struct config *want, uint64_t now)
 {
 	bool wanted[MAX_NETWORKS] = {false};
 	int rc = 0;
+
+	find_switches(want);
 
 	for (size_t i = 0; i < want->n_networks; i++) {
 		struct config_network *cn = &want->networks[i];

@@ -126,17 +126,25 @@ static bool lists(const struct list *l, const uint8_t ip[16])
 	return false;
 }
 
+// Nobody else can be behind the port who wants it.
+static bool leaves_at_once(const struct snoop *s, uint16_t port)
+{
+	const struct snoop_port *p = group_port(s, port);
+
+	return p->is.tunnel ? p->is.speaks : s->policy.fast_leave;
+}
+
 // The port may want the source no more. Who has left for sure is gone at once; else it is asked, by whoever is querier.
 static void doubt(struct snoop *s, struct member *m, struct source *src, uint64_t now)
 {
 	bool v6 = m->group->ip.v6;
 	uint64_t until = now + last_member_ns(s, v6);
 
-	if (s->policy.fast_leave) {
+	if (leaves_at_once(s, m->port)) {
 		src->until = now;
 		return;
 	}
-	if (!group_is_querier(s, v6))
+	if (!group_may_ask(s, v6, m->port))
 		return;
 	if (src->until > until)
 		src->until = until;
@@ -149,11 +157,11 @@ static void doubt_group(struct snoop *s, struct member *m, uint64_t now)
 	bool v6 = m->group->ip.v6;
 	uint64_t until = now + last_member_ns(s, v6);
 
-	if (s->policy.fast_leave) {
+	if (leaves_at_once(s, m->port)) {
 		m->until = now;
 		return;
 	}
-	if (!group_is_querier(s, v6))
+	if (!group_may_ask(s, v6, m->port))
 		return;
 	if (m->until > until)
 		m->until = until;
@@ -366,7 +374,7 @@ static void ask(struct snoop *s, struct member *m, uint64_t now)
 	bool v6 = m->group->ip.v6, more = false;
 
 	m->ask_due = 0;
-	if (!group_is_querier(s, v6))
+	if (!group_may_ask(s, v6, m->port))
 		return;
 	if (m->asked_left) {
 		m->asked_left--;

@@ -3,6 +3,7 @@
 #define PIPELINE_GROUP_PRIVATE_H
 
 #include "group_table.h"
+#include "group_view.h"
 #include "sizes.h"
 
 struct timer {
@@ -49,6 +50,13 @@ struct router_port {
 	struct config_ip ip;      // who asked or said hello last
 };
 
+// A port of a network, and what is known of who is behind a tunnel: IPv4, IPv6.
+struct snoop_port {
+	struct group_port is;
+	bool same_router[2];   // a switch with the router that this one has there, which routes for its own ports
+	uint64_t old_until[2]; // somebody there asks by an old version
+};
+
 struct port_use {
 	uint32_t groups;
 	uint64_t refused;
@@ -77,8 +85,8 @@ struct snoop {
 	struct group_policy policy;
 	struct asker asker[2];    // IGMP, MLD
 	struct group_counters count;
-	unsigned n_ports;
-	uint16_t *port;
+	unsigned n_ports, n_tunnels;
+	struct snoop_port *port;
 	struct port_use *use[MAX_PORTS / 64];
 	struct snoop *router_next; // of the networks of its router
 };
@@ -91,13 +99,15 @@ extern uint64_t group_now; // of the last call
 struct group *group_find(uint16_t network, const struct config_ip *);
 bool group_wants(const struct member *, const uint8_t *source); // source NULL: of one that the member says nothing of
 bool group_is_querier(const struct snoop *, bool v6);
+bool group_may_ask(const struct snoop *, bool v6, uint16_t port); // when somebody there has left
 struct snoop *group_first_of(uint16_t router); // the networks of a router, linked by router_next
-static inline bool group_has_port(const struct snoop *s, uint16_t port)
+struct snoop_port *group_port(const struct snoop *, uint16_t port); // NULL: it is none of the network's
+bool group_is_tunnel(const struct snoop *, uint16_t port);
+// Networks that know a group together (group_domain()), one after the other.
+struct snoop *group_first_in(uint16_t domain, const struct config_ip *group);
+static inline struct snoop *group_next_in(uint16_t domain, const struct snoop *s)
 {
-	for (unsigned i = 0; i < s->n_ports; i++)
-		if (s->port[i] == port)
-			return true;
-	return false;
+	return domain & GROUP_OF_ROUTER ? s->router_next : NULL;
 }
 
 // group_view.c: called when something changed.

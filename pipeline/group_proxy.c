@@ -8,10 +8,13 @@
 
 #define BUCKETS 1024
 
+// To whom something is said: upstream of a router; else, of a domain (group_view.h), by its tunnels.
+#define UPSTREAM 0x10000u
+
 // What was last said of a group.
 struct proxied {
 	struct proxied *next;
-	uint16_t router;
+	uint32_t scope;
 	bool exclude;
 	uint8_t left; // state-change reports to be sent yet (RFC 3376 section 5.1)
 	bool answer;  // a query is to be answered
@@ -22,18 +25,32 @@ struct proxied {
 	uint8_t (*source)[16];
 };
 
-void (*group_send_report)(uint16_t network, uint8_t version, const struct group_record *);
+// A tunnel that is told what is wanted here, some reports each tick.
+struct told {
+	uint16_t network, port;
+	bool v6;
+	uint32_t from;          // bucket
+	uint64_t at;
+	struct config_ip group; // zero: all
+};
+
+#define TOLD_MAX 8192
+#define TOLD_AT_ONCE 64 // reports
+
+void (*group_send_report)(uint16_t network, uint16_t port, uint8_t version, const struct group_record *);
 
 static struct proxied *bucket[BUCKETS];
+static struct told *told;
+static uint32_t n_told, told_room;
 
-static struct proxied **place_of(uint16_t router, const struct config_ip *ip)
+static struct proxied **place_of(uint32_t scope, const struct config_ip *ip)
 {
 	uint64_t a, b;
 
 	memcpy(&a, ip->b, 8);
 	memcpy(&b, ip->b + 8, 8);
-	struct proxied **at = &bucket[key_mum(a ^ key_secret[1] ^ router, b ^ key_secret[2]) % BUCKETS];
-	while (*at && ((*at)->router != router || (*at)->ip.v6 != ip->v6 || memcmp((*at)->ip.b, ip->b, 16)))
+	struct proxied **at = &bucket[key_mum(a ^ key_secret[1] ^ scope, b ^ key_secret[2]) % BUCKETS];
+	while (*at && ((*at)->scope != scope || (*at)->ip.v6 != ip->v6 || memcmp((*at)->ip.b, ip->b, 16)))
 		at = &(*at)->next;
 	return at;
 }
@@ -47,15 +64,51 @@ static struct snoop *upstream_of(uint16_t router)
 	return s;
 }
 
-static bool is_wanted(uint16_t router, const struct config_ip *ip, const uint8_t *source)
+// The networks whose members count.
+static const struct snoop *first_of(uint32_t scope, const struct config_ip *ip)
 {
-	for (const struct snoop *s = group_first_of(router); s; s = s->router_next) {
-		struct group *g = s->policy.upstream ? NULL : group_find(s->network, ip);
+	return scope & UPSTREAM ? group_first_of((uint16_t)scope) : group_first_in((uint16_t)scope, ip);
+}
 
-		for (const struct member *m = g ? g->members : NULL; m; m = m->next)
+static const struct snoop *next_of(uint32_t scope, const struct snoop *s)
+{
+	return scope & UPSTREAM ? s->router_next : group_next_in((uint16_t)scope, s);
+}
+
+// Upstream nothing is said of who is there already; in tunnels nothing of who is in others.
+static const struct member *next_member(uint32_t scope, const struct snoop *s, const struct member *m)
+{
+	if (scope & UPSTREAM)
+		return s->policy.upstream ? NULL : m;
+	while (m && group_is_tunnel(s, m->port))
+		m = m->next;
+	return m;
+}
+
+static const struct member *first_member(uint32_t scope, const struct snoop *s, const struct config_ip *ip)
+{
+	const struct group *g = group_find(s->network, ip);
+
+	return next_member(scope, s, g ? g->members : NULL);
+}
+
+// There is somebody to say it to.
+static bool has_listener(uint32_t scope, const struct config_ip *ip)
+{
+	if (scope & UPSTREAM)
+		return upstream_of((uint16_t)scope) != NULL;
+	for (const struct snoop *s = first_of(scope, ip); s; s = next_of(scope, s))
+		if (s->n_tunnels)
+			return true;
+	return false;
+}
+
+static bool is_wanted(uint32_t scope, const struct config_ip *ip, const uint8_t *source)
+{
+	for (const struct snoop *s = first_of(scope, ip); s; s = next_of(scope, s))
+		for (const struct member *m = first_member(scope, s, ip); m; m = next_member(scope, s, m->next))
 			if (group_wants(m, source))
 				return true;
-	}
 	return false;
 }
 
@@ -65,23 +118,20 @@ static int by_address(const void *a, const void *b)
 }
 
 // RFC 4605 section 4.1: one membership of all downstream ones. More sources than one report has room for: all.
-static void merge(uint16_t router, const struct config_ip *ip, bool *exclude, uint8_t (*out)[16], uint32_t *n)
+static void merge(uint32_t scope, const struct config_ip *ip, bool *exclude, uint8_t (*out)[16], uint32_t *n)
 {
 	static uint8_t all[8192][16];
 	uint32_t k = 0;
 
-	*exclude = is_wanted(router, ip, NULL);
+	*exclude = is_wanted(scope, ip, NULL);
 	*n = 0;
-	for (const struct snoop *s = group_first_of(router); s; s = s->router_next) {
-		struct group *g = s->policy.upstream ? NULL : group_find(s->network, ip);
-
-		for (const struct member *m = g ? g->members : NULL; m; m = m->next)
+	for (const struct snoop *s = first_of(scope, ip); s; s = next_of(scope, s))
+		for (const struct member *m = first_member(scope, s, ip); m; m = next_member(scope, s, m->next))
 			for (uint32_t i = 0; i < m->n_sources && k < 8192; i++)
 				memcpy(all[k++], m->source[i].ip, 16);
-	}
 	qsort(all, k, 16, by_address);
 	for (uint32_t i = 0; i < k; i++) {
-		if ((i && !memcmp(all[i - 1], all[i], 16)) || is_wanted(router, ip, all[i]) == *exclude)
+		if ((i && !memcmp(all[i - 1], all[i], 16)) || is_wanted(scope, ip, all[i]) == *exclude)
 			continue;
 		if (*n == GROUP_SOURCES_MAX(ip->v6)) {
 			*exclude = true;
@@ -92,9 +142,8 @@ static void merge(uint16_t router, const struct config_ip *ip, bool *exclude, ui
 	}
 }
 
-static void send(struct proxied *p, bool change)
+static void send_to(const struct proxied *p, uint16_t network, uint16_t port, uint8_t version, bool change)
 {
-	const struct snoop *up = upstream_of(p->router);
 	uint8_t list[GROUP_FRAME_MAX];
 	uint32_t alen = group_address_len(p->ip.v6);
 	struct group_record r = {
@@ -106,18 +155,36 @@ static void send(struct proxied *p, bool change)
 		.source = list,
 	};
 
-	if (!up || !group_send_report)
+	if (!group_send_report)
 		return;
 	// RFC 3376 section 7.2.1: an old querier takes reports of its version. These know no sources: a group is wanted or it isn't.
-	const uint64_t *old = up->asker[p->ip.v6].old_until;
-	uint8_t version = old[1] > group_now ? 1 : old[2] > group_now ? 2 : 3;
 	if (version < 3 && (p->exclude || p->n))
 		r.type = GROUP_IS_EX;
 	if (version == 1 && r.type != GROUP_IS_EX)
 		return;
 	for (uint32_t i = 0; i < p->n; i++)
 		memcpy(list + i * alen, p->source[i], alen);
-	group_send_report(up->network, version, &r);
+	group_send_report(network, port, version, &r);
+}
+
+static uint8_t version_of(const struct snoop_port *to, bool v6)
+{
+	return to->old_until[v6] > group_now ? 2 : 3;
+}
+
+static void send(const struct proxied *p, bool change)
+{
+	const struct snoop *up = p->scope & UPSTREAM ? upstream_of((uint16_t)p->scope) : NULL;
+
+	if (up) {
+		const uint64_t *old = up->asker[p->ip.v6].old_until;
+
+		send_to(p, up->network, 0, old[1] > group_now ? 1 : old[2] > group_now ? 2 : 3, change);
+	}
+	for (const struct snoop *s = up ? NULL : first_of(p->scope, &p->ip); s; s = next_of(p->scope, s))
+		for (unsigned i = 0; s->n_tunnels && i < s->n_ports; i++)
+			if (s->port[i].is.tunnel)
+				send_to(p, s->network, s->port[i].is.port, version_of(&s->port[i], p->ip.v6), change);
 }
 
 static void forget(struct proxied **at)
@@ -129,19 +196,29 @@ static void forget(struct proxied **at)
 	free(p);
 }
 
-void group_proxy_changed(uint16_t router, const struct config_ip *ip, uint64_t now)
+// False: no memory.
+static bool put(struct proxied **at, uint32_t scope, const struct config_ip *ip)
+{
+	struct proxied *p = calloc(1, sizeof *p);
+
+	if (!p)
+		return false;
+	p->scope = scope;
+	p->ip = *ip;
+	*at = p;
+	return true;
+}
+
+static void update(uint32_t scope, const struct config_ip *ip, uint64_t now)
 {
 	static uint8_t source[GROUP_SOURCES_MAX(false)][16];
-	struct snoop *up = upstream_of(router);
-	struct proxied **at = place_of(router, ip), *p = *at;
-	bool exclude = false;
+	struct proxied **at = place_of(scope, ip), *p = *at;
+	bool exclude = false, listens = has_listener(scope, ip);
 	uint32_t n = 0;
 
-	if (!router || group_ip_is_link(ip))
-		return;
-	if (up)
-		merge(router, ip, &exclude, source, &n);
-	if (!up) {
+	if (listens)
+		merge(scope, ip, &exclude, source, &n);
+	if (!listens) {
 		if (p)
 			forget(at);
 		return;
@@ -151,58 +228,123 @@ void group_proxy_changed(uint16_t router, const struct config_ip *ip, uint64_t n
 	if (p && p->exclude == exclude && p->n == n && !memcmp(p->source, source, n * 16))
 		return;
 	uint8_t(*copy)[16] = malloc((n + 1) * sizeof *copy);
-	if (!p && copy) {
-		p = calloc(1, sizeof *p);
-		if (p) {
-			p->router = router;
-			p->ip = *ip;
-			*at = p;
-		}
-	}
-	if (!p || !copy) {
+	if (!copy || (!p && !put(at, scope, ip))) {
 		free(copy);
 		return;
 	}
+	p = *at;
 	memcpy(copy, source, n * 16);
 	free(p->source);
 	p->source = copy;
 	p->n = n;
 	p->exclude = exclude;
-	p->left = up->asker[ip->v6].robustness;
+	p->left = scope & UPSTREAM ? upstream_of((uint16_t)scope)->asker[ip->v6].robustness : first_of(scope, ip)->policy.robustness;
 	p->due = now;
 }
 
-void group_proxy_refresh(uint16_t router, uint64_t now)
+void group_proxy_changed(const struct snoop *s, const struct config_ip *ip, uint64_t now)
 {
-	for (unsigned i = 0; router && i < BUCKETS; i++) {
+	if (s->policy.router && !group_ip_is_link(ip))
+		update(UPSTREAM | s->policy.router, ip, now);
+	update(group_domain(s->network, s->policy.router, ip), ip, now);
+}
+
+void group_proxy_refresh(uint64_t now)
+{
+	for (unsigned i = 0; i < BUCKETS; i++) {
 		for (struct proxied *p = bucket[i], *next; p; p = next) {
 			struct config_ip ip = p->ip;
 
 			next = p->next;
-			if (p->router == router)
-				group_proxy_changed(router, &ip, now);
+			update(p->scope, &ip, now);
 		}
 	}
-	for (uint32_t i = 0; router && i < group_slots; i++) {
-		struct group *g = group_slot[i];
-
-		if (g && group_snoop[g->network] && group_snoop[g->network]->policy.router == router)
-			group_proxy_changed(router, &g->ip, now);
-	}
+	for (uint32_t i = 0; i < group_slots; i++)
+		if (group_slot[i] && group_snoop[group_slot[i]->network])
+			group_proxy_changed(group_snoop[group_slot[i]->network], &group_slot[i]->ip, now);
 }
 
-void group_proxy_asked(const struct snoop *up, const struct group_message *q, uint64_t now)
-{
-	uint16_t router = up->policy.router;
+// ---- answers
 
-	for (unsigned i = 0; i < BUCKETS; i++) {
+// RFC 3376 section 5.2: at some time before the asker gives up.
+static uint64_t answer_at(const struct group_message *q, uint64_t now, uint32_t salt)
+{
+	return now + (q->response_ms ? key_mum(now ^ salt, key_secret[0]) % (q->response_ms * MS * 3 / 4 + 1) : 0);
+}
+
+static void tell(uint16_t network, uint16_t port, const struct config_ip *group, uint64_t at)
+{
+	for (uint32_t i = 0; i < n_told; i++) {
+		struct told *t = &told[i];
+
+		if (t->network != network || t->port != port || t->v6 != group->v6)
+			continue;
+		if (memcmp(&t->group, group, sizeof *group)) // two questions: all of it
+			t->group = (struct config_ip){.v6 = group->v6};
+		t->at = at < t->at ? at : t->at;
+		t->from = 0;
+		return;
+	}
+	if (n_told == TOLD_MAX)
+		return;
+	if (n_told == told_room) {
+		struct told *grown = realloc(told, (told_room + 64) * sizeof *grown);
+
+		if (!grown)
+			return;
+		told = grown;
+		told_room += 64;
+	}
+	told[n_told++] = (struct told){.network = network, .port = port, .v6 = group->v6, .at = at, .group = *group};
+}
+
+void group_proxy_tell(uint16_t network, uint16_t port, uint64_t now)
+{
+	for (unsigned v6 = 0; v6 < 2; v6++)
+		tell(network, port, &(struct config_ip){.v6 = v6}, now);
+}
+
+// True: that was all.
+static bool tell_some(struct told *t)
+{
+	const struct snoop *s = group_snoop[t->network];
+	const struct snoop_port *to = s ? group_port(s, t->port) : NULL;
+	unsigned n = 0;
+
+	for (; to && t->from < BUCKETS && n < TOLD_AT_ONCE; t->from++) {
+		for (const struct proxied *p = bucket[t->from]; p; p = p->next) {
+			if (p->ip.v6 != t->v6 || (!p->exclude && !p->n) || p->scope != group_domain(t->network, s->policy.router, &p->ip))
+				continue;
+			if (!group_ip_is_zero(&t->group) && memcmp(t->group.b, p->ip.b, 16))
+				continue;
+			send_to(p, t->network, t->port, version_of(to, t->v6), false);
+			n++;
+		}
+	}
+	return !to || t->from == BUCKETS;
+}
+
+// Where the switch itself doesn't ask, one question is for all.
+static void asked_at_tunnel(const struct snoop *s, uint16_t port, const struct group_message *q, uint64_t now)
+{
+	for (unsigned i = 0; i < s->n_ports; i++)
+		if (s->port[i].is.tunnel && (s->port[i].is.port == port || !s->policy.querier))
+			tell(s->network, s->port[i].is.port, &q->group, answer_at(q, now, i));
+}
+
+void group_proxy_asked(const struct snoop *s, uint16_t port, const struct group_message *q, uint64_t now)
+{
+	uint32_t scope = UPSTREAM | s->policy.router;
+
+	if (s->n_tunnels)
+		asked_at_tunnel(s, port, q, now);
+	for (unsigned i = 0; s->policy.upstream && i < BUCKETS; i++) {
 		for (struct proxied *p = bucket[i]; p; p = p->next) {
-			if (p->router != router || p->ip.v6 != q->v6 || (!p->exclude && !p->n))
+			if (p->scope != scope || p->ip.v6 != q->v6 || (!p->exclude && !p->n))
 				continue;
 			if (!group_ip_is_zero(&q->group) && memcmp(q->group.b, p->ip.b, 16))
 				continue;
-			// RFC 3376 section 5.2: at some time before the asker gives up.
-			uint64_t at = now + (q->response_ms ? key_mum(now ^ i, key_secret[0]) % (q->response_ms * MS * 3 / 4 + 1) : 0);
+			uint64_t at = answer_at(q, now, i);
 			if (!p->answer || at < p->answer_at)
 				p->answer_at = at;
 			p->answer = true;
@@ -212,6 +354,12 @@ void group_proxy_asked(const struct snoop *up, const struct group_message *q, ui
 
 void group_proxy_tick(uint64_t now)
 {
+	for (uint32_t i = 0; i < n_told;) {
+		if (told[i].at <= now && tell_some(&told[i]))
+			told[i] = told[--n_told];
+		else
+			i++;
+	}
 	for (unsigned i = 0; i < BUCKETS; i++) {
 		for (struct proxied **at = &bucket[i]; *at;) {
 			struct proxied *p = *at;
@@ -237,7 +385,7 @@ bool group_proxy_next(uint32_t *at, struct group_proxied *out)
 {
 	for (; *at < BUCKETS * 256u; ++*at) {
 		const struct proxied *p = bucket[*at / 256];
-		const struct snoop *up;
+		const struct snoop *s;
 
 		for (unsigned k = *at % 256; k && p; k--)
 			p = p->next;
@@ -245,10 +393,10 @@ bool group_proxy_next(uint32_t *at, struct group_proxied *out)
 			*at |= 255;
 			continue;
 		}
-		up = upstream_of(p->router);
-		if (!up)
+		s = p->scope & UPSTREAM ? upstream_of((uint16_t)p->scope) : first_of(p->scope, &p->ip);
+		if (!s)
 			continue;
-		*out = (struct group_proxied){up->network, p->ip, p->exclude, p->n, (const uint8_t(*)[16])p->source};
+		*out = (struct group_proxied){s->network, !(p->scope & UPSTREAM), p->ip, p->exclude, p->n, (const uint8_t(*)[16])p->source};
 		++*at;
 		return true;
 	}
@@ -260,4 +408,7 @@ void group_proxy_fini(void)
 	for (unsigned i = 0; i < BUCKETS; i++)
 		while (bucket[i])
 			forget(&bucket[i]);
+	free(told);
+	told = NULL;
+	n_told = told_room = 0;
 }

@@ -14,6 +14,12 @@ bool group_is_querier(const struct snoop *s, bool v6)
 	return s->policy.querier && !s->asker[v6].until;
 }
 
+// The switch is always the one who asks behind a tunnel: no querier there heeds what its stations say.
+bool group_may_ask(const struct snoop *s, bool v6, uint16_t port)
+{
+	return group_is_querier(s, v6) || (s->policy.querier && group_is_tunnel(s, port));
+}
+
 // ---- ports with multicast routers
 
 static void arm(struct snoop *s)
@@ -102,13 +108,15 @@ void querier_begin(struct snoop *s, bool v6, uint64_t now)
 		a->settled_at = now + s->policy.response_ms * MS + SECOND;
 }
 
-// RFC 3376 section 6.6.2: the lower address asks. One of 0.0.0.0 claims nothing (RFC 4541 section 2.1.1).
-static bool gives_way(const struct snoop *s, const struct group_message *q)
+// RFC 3376 section 6.6.2: the lower address asks. One of 0.0.0.0 claims nothing (RFC 4541 section 2.1.1). Who is behind a tunnel asks there.
+static bool gives_way(const struct snoop *s, uint16_t port, const struct group_message *q)
 {
 	const struct config_ip *own = &s->policy.own[q->v6];
 
 	if (!s->policy.querier)
 		return true;
+	if (group_is_tunnel(s, port))
+		return false;
 	return !group_ip_is_zero(&q->src) && (group_ip_is_zero(own) || memcmp(q->src.b, own->b, group_address_len(q->v6)) < 0);
 }
 
@@ -132,13 +140,13 @@ static void follow_query(struct snoop *s, const struct group_message *q, uint64_
 void querier_heard_query(struct snoop *s, uint16_t port, const struct group_message *q, uint64_t now)
 {
 	struct asker *a = &s->asker[q->v6];
-	bool gives = gives_way(s, q), known;
+	bool gives = gives_way(s, port, q), known;
+	struct snoop_port *p = group_port(s, port);
 
 	s->count.queries++;
 	if (q->version < 3) // RFC 3376 section 8.12
-		a->old_until[q->version] = now + a->robustness * a->interval_s * SECOND + q->response_ms * MS;
-	if (s->policy.upstream)
-		group_proxy_asked(s, q, now);
+		*(p->is.tunnel ? &p->old_until[q->v6] : &a->old_until[q->version]) = now + a->robustness * a->interval_s * SECOND + q->response_ms * MS;
+	group_proxy_asked(s, port, q, now);
 	if (gives) {
 		if (q->version == 3 && q->robustness)
 			a->robustness = q->robustness;
@@ -233,7 +241,7 @@ void querier_set_static(struct snoop *s)
 		for (unsigned i = 0; i < a->n_routers; i++)
 			a->router[i].why &= (uint8_t)~ROUTER_STATIC;
 		for (unsigned i = 0; i < s->policy.n_routers; i++)
-			if (group_has_port(s, s->policy.router_port[i]))
+			if (group_port(s, s->policy.router_port[i]))
 				learn_router(s, v6, s->policy.router_port[i], 0, &none, UINT64_MAX);
 		expire_routers(a, 0);
 	}

@@ -32,6 +32,37 @@ struct snoop *group_first_of(uint16_t router)
 	return router ? by_router[router & (MAX_ROUTERS - 1)] : NULL;
 }
 
+struct snoop *group_first_in(uint16_t domain, const struct config_ip *group)
+{
+	if (domain & GROUP_OF_ROUTER)
+		return group_first_of(domain & ~GROUP_OF_ROUTER);
+	struct snoop *s = group_snoop[domain];
+	// Of a network that a router took up, what it had for itself is nothing any more.
+	return s && group_domain(domain, s->policy.router, group) == domain ? s : NULL;
+}
+
+struct snoop_port *group_port(const struct snoop *s, uint16_t port)
+{
+	for (unsigned low = 0, high = s->n_ports; low < high;) {
+		unsigned mid = (low + high) / 2;
+
+		if (s->port[mid].is.port == port)
+			return &s->port[mid];
+		if (s->port[mid].is.port < port)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return NULL;
+}
+
+bool group_is_tunnel(const struct snoop *s, uint16_t port)
+{
+	const struct snoop_port *p = s->n_tunnels ? group_port(s, port) : NULL;
+
+	return p && p->is.tunnel;
+}
+
 // ---- groups
 
 static struct group **bucket_of(uint16_t network, const struct config_ip *ip)
@@ -124,7 +155,7 @@ static void flush(void)
 		dirty = g->dirty_next;
 		g->dirty = false;
 		group_view_group(s, &g->ip);
-		group_proxy_changed(s->policy.router, &g->ip, group_now);
+		group_proxy_changed(s, &g->ip, group_now);
 		if (!g->members)
 			group_free(s, g);
 	}
@@ -232,13 +263,25 @@ static void heard_report(struct snoop *s, uint16_t port, const struct group_mess
 	}
 }
 
+// Who speaks from a tunnel with the address of this switch's own router is another part of it.
+static void note_same_router(struct snoop *s, uint16_t port, const struct group_message *m)
+{
+	struct snoop_port *p = group_port(s, port);
+
+	if (!p->is.tunnel || !s->policy.router || p->same_router[m->v6] || group_ip_is_zero(&m->src) || memcmp(m->src.b, s->policy.own[m->v6].b, 16))
+		return;
+	p->same_router[m->v6] = true;
+	group_view_network(s);
+}
+
 void group_heard(uint16_t network, uint16_t port, const struct group_message *m, uint64_t now)
 {
 	struct snoop *s = group_snoop[network & (MAX_NETWORKS - 1)];
 
 	group_now = now;
-	if (!s || !group_has_port(s, port))
+	if (!s || !group_port(s, port))
 		return;
+	note_same_router(s, port, m);
 	switch (m->kind) {
 	case GROUP_REPORT:
 		heard_report(s, port, m, now);
@@ -289,7 +332,7 @@ static void forget_ports(struct snoop *s, bool all)
 			continue;
 		for (struct member *m = g->members, *next; m; m = next) {
 			next = m->next;
-			if (all || !group_has_port(s, m->port))
+			if (all || !group_port(s, m->port))
 				group_member_gone(m);
 		}
 	}
@@ -297,7 +340,7 @@ static void forget_ports(struct snoop *s, bool all)
 		struct asker *a = &s->asker[v6];
 
 		for (unsigned i = 0; i < a->n_routers;) {
-			if (!all && group_has_port(s, a->router[i].port)) {
+			if (!all && group_port(s, a->router[i].port)) {
 				i++;
 				continue;
 			}
@@ -338,7 +381,7 @@ static void router_changed(uint16_t router)
 		group_view_network(s);
 		group_view_domain(s->network);
 	}
-	group_proxy_refresh(router, group_now);
+	group_proxy_refresh(group_now);
 }
 
 static void snoop_free(struct snoop *s)
@@ -361,26 +404,42 @@ static void snoop_free(struct snoop *s)
 	free(s);
 }
 
-static bool set_ports(struct snoop *s, const uint16_t *port, unsigned n, bool *more)
+static bool set_ports(struct snoop *s, const struct group_port *port, unsigned n, bool *more)
 {
-	uint16_t *copy = malloc((n + 1) * sizeof *copy);
+	struct snoop_port *fresh = calloc(n + 1, sizeof *fresh);
 
 	*more = false;
-	if (!copy)
+	if (!fresh)
 		return false;
-	memcpy(copy, port, n * sizeof *copy);
-	for (unsigned i = 0; i < n && !*more; i++)
-		*more = !group_has_port(s, port[i]);
+	s->n_tunnels = 0;
+	for (unsigned i = 0; i < n; i++) {
+		const struct snoop_port *old = group_port(s, port[i].port);
+
+		*more |= !old;
+		if (old)
+			fresh[i] = *old;
+		fresh[i].is = port[i];
+		s->n_tunnels += port[i].tunnel;
+		if (!old && port[i].tunnel)
+			group_proxy_tell(s->network, port[i].port, group_now);
+	}
 	free(s->port);
-	s->port = copy;
+	s->port = fresh;
 	s->n_ports = n;
 	return true;
 }
 
-int group_configure(uint16_t network, const struct group_policy *p, const uint16_t *port, unsigned n_ports, uint64_t now)
+// Who has the same router shows anew.
+static void forget_same_router(struct snoop *s)
+{
+	for (unsigned i = 0; i < s->n_ports; i++)
+		memset(s->port[i].same_router, 0, sizeof s->port[i].same_router);
+}
+
+int group_configure(uint16_t network, const struct group_policy *p, const struct group_port *port, unsigned n_ports, uint64_t now)
 {
 	struct snoop *s = group_snoop[network];
-	bool new = !s, more = false;
+	bool new = !s, more = false, spoke = s && s->n_tunnels;
 
 	group_now = now;
 	if (!p) {
@@ -390,6 +449,8 @@ int group_configure(uint16_t network, const struct group_policy *p, const uint16
 	}
 	if (!s)
 		s = calloc(1, sizeof *s);
+	if (s)
+		s->network = network;
 	if (!s || !set_ports(s, port, n_ports, &more)) {
 		if (new)
 			free(s);
@@ -397,7 +458,6 @@ int group_configure(uint16_t network, const struct group_policy *p, const uint16
 	}
 	struct group_policy old = s->policy;
 	unlink_router(s);
-	s->network = network;
 	s->timer.network = true;
 	s->policy = *p;
 	group_snoop[network] = s;
@@ -420,6 +480,8 @@ int group_configure(uint16_t network, const struct group_policy *p, const uint16
 				a->general_due = now; // who is new is asked
 		}
 	}
+	if (old.router != p->router || memcmp(old.own, p->own, sizeof p->own))
+		forget_same_router(s);
 	querier_set_static(s);
 	forget_ports(s, false);
 	flush();
@@ -430,6 +492,8 @@ int group_configure(uint16_t network, const struct group_policy *p, const uint16
 		group_view_network(s);
 	if (old.router != p->router || old.upstream != p->upstream || memcmp(old.mac, p->mac, 6))
 		router_changed(p->router);
+	if (old.router != p->router || spoke != (s->n_tunnels > 0))
+		group_proxy_refresh(now);
 	querier_run(s, now);
 	return 0;
 }

@@ -35,6 +35,13 @@ struct group_policy {
 	bool upstream;           // the router's memberships are asked for here (RFC 4605)
 };
 
+// A port of a network.
+struct group_port {
+	uint16_t port;
+	bool tunnel;
+	bool speaks; // a tunnel to another switch of the database, which speaks for all stations there (group_proxy.h)
+};
+
 // Why reports, or reports and packets, are sent to a port.
 #define ROUTER_STATIC 0x1
 #define ROUTER_QUERY 0x2 // a querier with an address
@@ -52,7 +59,7 @@ int group_table_init(void);
 void group_table_fini(void);
 
 // What the network wants; NULL: no snooping. `port`: its ports, in order.
-int group_configure(uint16_t network, const struct group_policy *, const uint16_t *port, unsigned n_ports, uint64_t now);
+int group_configure(uint16_t network, const struct group_policy *, const struct group_port *port, unsigned n_ports, uint64_t now);
 // A valid message that came in on a port of the network.
 void group_heard(uint16_t network, uint16_t port, const struct group_message *, uint64_t now);
 void group_tick(uint64_t now);

@@ -310,6 +310,7 @@ static int verb_upstream(struct page *p, int argc, const char *argv[], char **er
 	listing_column(p->l, "group", "GROUP");
 	listing_column(p->l, "mode", "MODE");
 	listing_column(p->l, "sources", "SOURCES");
+	listing_column(p->l, "to", "TO");
 	for (uint32_t at = (uint32_t)p->at[0]; group_proxy_next(&at, &g); p->at[0] = at) {
 		char text[GROUP_SOURCES_MAX(false)][INET6_ADDRSTRLEN];
 		const char *name[GROUP_SOURCES_MAX(false)];
@@ -326,6 +327,7 @@ static int verb_upstream(struct page *p, int argc, const char *argv[], char **er
 		cell_ip(p->l, g.group.v6, g.group.b);
 		listing_str(p->l, g.exclude ? "exclude" : "include");
 		listing_list(p->l, name, g.n_sources);
+		listing_str(p->l, g.tunnels ? "tunnels" : "upstream");
 	}
 	return 0;
 }
@@ -358,7 +360,7 @@ const struct stage_verb group_verbs[] = {
 	{"group/list", FILTERS, "multicast groups, who asked for them and from which sources", NULL, verb_list},
 	{"group/routers", FILTERS, "ports with multicast routers", NULL, verb_routers},
 	{"group/networks", FILTERS, "networks with snooping: queriers, limits, counters", NULL, verb_networks},
-	{"group/upstream", "[--limit N] [NETWORK]", "what routers ask for upstream", NULL, verb_upstream},
+	{"group/upstream", "[--limit N] [NETWORK]", "what is asked for: upstream by routers, in tunnels by the switch", NULL, verb_upstream},
 	{"group/ports", FILTERS, "groups of each port, and what its limit refused", NULL, verb_ports},
 	{0},
 };

@@ -131,45 +131,52 @@ static uint16_t made(void)
 
 #define ROUTER_REAL (ROUTER_STATIC | ROUTER_QUERY | ROUTER_HELLO)
 
+// Packets of other networks: who has the same router behind the tunnel forwards them to its own ports (architecture.md, Routing); for who has none this one does.
+static uint16_t behind(const struct snoop *s, bool v6, uint16_t port, const uint8_t *src)
+{
+	if (!src || !group_is_tunnel(s, port))
+		return 0;
+	return group_port(s, port)->same_router[v6] ? TARGET_LOCAL : TARGET_FIRST;
+}
+
 static void put_routers(const struct snoop *s, bool v6, uint8_t which, uint16_t why, const uint8_t *src)
 {
 	for (unsigned i = 0; i < s->asker[v6].n_routers; i++)
 		if (s->asker[v6].router[i].why & which)
-			put(s->network, s->asker[v6].router[i].port, why, src);
+			put(s->network, s->asker[v6].router[i].port, why | behind(s, v6, s->asker[v6].router[i].port, src), src);
 }
 
-static bool put_members(const struct group *g, const uint8_t *source, const uint8_t *src)
+static bool put_members(const struct snoop *s, const struct group *g, uint16_t why, const uint8_t *source, const uint8_t *src)
 {
 	unsigned before = n_put;
 
 	for (const struct member *m = g ? g->members : NULL; m; m = m->next)
 		if (group_wants(m, source))
-			put(g->network, m->port, TARGET_MEMBER, src);
+			put(g->network, m->port, why | behind(s, g->ip.v6, m->port, src), src);
 	return n_put > before;
 }
 
-// The networks of a domain, one after the other.
-static const struct snoop *first_of(uint16_t domain)
+// A multicast router is at a port of this switch.
+static bool has_router(const struct snoop *s, bool v6)
 {
-	return domain & GROUP_OF_ROUTER ? group_first_of(domain & ~GROUP_OF_ROUTER) : group_snoop[domain];
-}
-
-static const struct snoop *next_of(uint16_t domain, const struct snoop *s)
-{
-	return domain & GROUP_OF_ROUTER ? s->router_next : NULL;
+	for (unsigned i = 0; i < s->asker[v6].n_routers; i++)
+		if (s->asker[v6].router[i].why & ROUTER_REAL && !group_is_tunnel(s, s->asker[v6].router[i].port))
+			return true;
+	return false;
 }
 
 // Who gets a packet of the source. Multicast routers of a network get those that are in it; what comes from others is in it if somebody there asked
-// for it, or if it is upstream (RFC 4605 section 4.3).
+// for it, or if it is upstream (RFC 4605 section 4.3). Each switch of a router forwards to its own ports; into an upstream network with a router the first
+// one does, for all members there.
 static uint16_t list_for(uint16_t domain, const struct config_ip *ip, const uint8_t *source)
 {
-	for (const struct snoop *s = first_of(domain); s; s = next_of(domain, s)) {
+	for (const struct snoop *s = group_first_in(domain, ip); s; s = group_next_in(domain, s)) {
 		const uint8_t *src = domain & GROUP_OF_ROUTER ? s->policy.mac : NULL;
-		uint16_t why = TARGET_ROUTER;
+		bool up = src && s->policy.upstream;
+		uint16_t first = up && has_router(s, ip->v6) ? TARGET_FIRST : 0;
+		bool members = put_members(s, group_find(s->network, ip), TARGET_MEMBER | first, source, src);
 
-		if (!put_members(group_find(s->network, ip), source, src) && src)
-			why |= s->policy.upstream ? TARGET_UPSTREAM : TARGET_LOCAL;
-		put_routers(s, ip->v6, ROUTER_REAL, why, src);
+		put_routers(s, ip->v6, ROUTER_REAL, TARGET_ROUTER | (up ? TARGET_UPSTREAM | TARGET_FIRST : src && !members ? TARGET_LOCAL : 0), src);
 	}
 	return made();
 }
@@ -188,9 +195,8 @@ static uint32_t gather(uint16_t domain, const struct config_ip *ip, uint8_t (**l
 	uint32_t n = 0, k = 0;
 
 	*any = false;
-	for (const struct snoop *s = first_of(domain); s; s = next_of(domain, s)) {
-		// Of a network that a router took up, what it had for itself is nothing any more.
-		struct group *g = group_domain(s->network, s->policy.router, ip) == domain ? group_find(s->network, ip) : NULL;
+	for (const struct snoop *s = group_first_in(domain, ip); s; s = group_next_in(domain, s)) {
+		struct group *g = group_find(s->network, ip);
 
 		for (const struct member *m = g ? g->members : NULL; m; m = m->next) {
 			*any = true;
@@ -290,9 +296,18 @@ void group_view_domain(uint16_t domain)
 
 // ---- networks
 
+// Not to other switches: they hear from this one what its stations want (group_proxy.h). 0: to nobody, or, as long as memberships aren't known, to all.
 static uint16_t list_of_reports(const struct snoop *s, bool v6)
 {
-	put_routers(s, v6, 0xff, TARGET_ROUTER, NULL);
+	const struct asker *a = &s->asker[v6];
+
+	if (!a->settled && s->n_tunnels)
+		for (unsigned i = 0; i < s->n_ports; i++)
+			if (!s->port[i].is.tunnel)
+				put(s->network, s->port[i].is.port, 0, NULL);
+	for (unsigned i = 0; a->settled && i < a->n_routers; i++)
+		if (!group_is_tunnel(s, a->router[i].port))
+			put(s->network, a->router[i].port, TARGET_ROUTER, NULL);
 	return made();
 }
 
@@ -306,12 +321,12 @@ static uint16_t list_up(const struct snoop *s, bool v6)
 {
 	for (const struct snoop *o = group_first_of(s->policy.router); o; o = o->router_next)
 		if (o != s && o->policy.upstream && !s->policy.upstream)
-			put_routers(o, v6, ROUTER_REAL, TARGET_UPSTREAM, o->policy.mac);
+			put_routers(o, v6, ROUTER_REAL, TARGET_UPSTREAM | TARGET_FIRST, o->policy.mac);
 	if (!n_put)
 		return 0;
 	if (s->policy.unregistered == GROUP_FLOOD)
 		for (unsigned i = 0; i < s->n_ports; i++)
-			put(s->network, s->port[i], 0, NULL);
+			put(s->network, s->port[i].is.port, 0, NULL);
 	else if (s->policy.unregistered == GROUP_ROUTERS)
 		put_routers(s, v6, ROUTER_REAL, TARGET_ROUTER, NULL);
 	return made();
@@ -335,6 +350,7 @@ static void publish_network(const struct snoop *s)
 	gn->unregistered = s->policy.unregistered;
 	gn->router = s->policy.router;
 	gn->lport = s->policy.lport;
+	gn->asks = s->policy.querier;
 	for (unsigned v6 = 0; v6 < 2; v6++) {
 		gn->settled[v6] = s->asker[v6].settled;
 		gn->routers[v6] = list_of_routers(s, v6);

@@ -12,6 +12,7 @@
 struct group_network {
 	uint8_t unregistered; // enum group_unregistered
 	bool settled[2];      // somebody asks, and has been answered: IPv4, IPv6
+	bool asks;            // the switch asks its own ports, so queries out of tunnels are for itself alone
 	uint16_t router;      // that forwards between its networks, 0: none does
 	uint16_t lport;       // its port in this network
 	uint16_t routers[2];  // ports with multicast routers

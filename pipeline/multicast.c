@@ -26,6 +26,7 @@ STAGE_REASONS(multicast, MULTICAST_REASONS);
 enum what {
 	WHAT_LINK, // a group that is everybody's
 	WHAT_QUERY,
+	WHAT_QUERY_TUNNEL,
 	WHAT_REPORT,
 	WHAT_REPORT_FLOODED,
 	WHAT_UNSETTLED,
@@ -39,11 +40,10 @@ enum routed {
 	ROUTED_YES,
 	ROUTED_RPF, // it came in elsewhere than where its source is
 	ROUTED_TTL,
-	ROUTED_ELSEWHERE, // by the switch that it came from
 };
 
 struct record {
-	uint8_t what, routed, unregistered;
+	uint8_t what, routed, unregistered, from_tunnel;
 	uint16_t network;
 	uint16_t list; // 0: nobody
 	uint16_t rpf;  // router port where the source is, 0: there is no route
@@ -84,7 +84,7 @@ static uint16_t to_list(struct resolve *r, struct record *rec, uint16_t list)
 static void report(struct resolve *r, const struct group_network *gn, bool v6, struct record *rec)
 {
 	rec->what = gn->settled[v6] ? WHAT_REPORT : WHAT_REPORT_FLOODED;
-	if (!gn->settled[v6])
+	if (!gn->settled[v6] && !gn->reports[v6])
 		return;
 	if (is_only(targets_get(gn->reports[v6]), r->in->id))
 		resolve_consume(r);
@@ -117,8 +117,6 @@ static enum routed may_route(struct resolve *r, const struct group_network *gn, 
 		return ROUTED_NOT;
 	if (src->v6 ? src->b[0] == 0xfe && (src->b[1] & 0xc0) == 0x80 : src->b[0] == 169 && src->b[1] == 254)
 		return ROUTED_NOT;
-	if (r->in->kind == PORT_TUNNEL)
-		return ROUTED_ELSEWHERE;
 	if (*resolve_field(r, CLASS, class) == CLASS_TTL)
 		return ROUTED_TTL;
 	enum route_type type = route_find(r, gn->router, gn->lport, src->v6, rec->group.b, src->b, 0, 0, &found);
@@ -151,7 +149,7 @@ static void look_through(const struct resolve *r, uint16_t list, bool *own, bool
 
 		if (t->network == r->net->id)
 			*own = true;
-		else if (!(t->why & TARGET_LOCAL))
+		else if (target_routed(t, r->in->kind == PORT_TUNNEL))
 			*others = true;
 	}
 }
@@ -180,7 +178,11 @@ static uint16_t decide(struct resolve *r, const struct group_network *gn, bool v
 
 	*listen = true;
 	if (class == CLASS_GROUP_QUERY) {
-		rec->what = WHAT_QUERY;
+		bool ends = gn->asks && r->in->kind == PORT_TUNNEL;
+
+		rec->what = ends ? WHAT_QUERY_TUNNEL : WHAT_QUERY;
+		if (ends)
+			resolve_consume(r);
 		return 0;
 	}
 	if (class == CLASS_GROUP) {
@@ -204,7 +206,7 @@ static uint16_t multicast_resolve(struct resolve *r)
 {
 	struct flow *f = r->flow;
 	uint64_t bit = 1ULL << stage_multicast.index;
-	struct record rec = {.network = r->net ? r->net->id : 0};
+	struct record rec = {.network = r->net ? r->net->id : 0, .from_tunnel = r->in && r->in->kind == PORT_TUNNEL};
 	bool listen = false;
 
 	f->stages &= ~bit;
@@ -281,7 +283,7 @@ static void format_list(struct buf *b, const struct record *r)
 		const struct network *net = network_get(t->network);
 		bool other = t->network != r->network;
 
-		if (other && (r->routed != ROUTED_YES || (t->why & TARGET_LOCAL)))
+		if (other && (r->routed != ROUTED_YES || !target_routed(t, r->from_tunnel)))
 			continue;
 		if (named == NAMES) {
 			more++;
@@ -310,10 +312,10 @@ static void format_routed(struct buf *b, const struct record *r)
 	case ROUTED_TTL:
 		buf_add(b, "; not routed, as its TTL is used up");
 		break;
-	case ROUTED_ELSEWHERE:
-		buf_add(b, "; the switch that it came from has routed it");
-		break;
 	case ROUTED_YES:
+		if (r->from_tunnel)
+			buf_add(b, "; routed to ports of this switch only");
+		break;
 	case ROUTED_NOT:
 		break;
 	}
@@ -326,6 +328,9 @@ static void multicast_format(struct buf *b, const void *record, uint16_t size)
 	switch ((enum what)r->what) {
 	case WHAT_QUERY:
 		buf_add(b, "asks who is in a group: everybody hears it");
+		return;
+	case WHAT_QUERY_TUNNEL:
+		buf_add(b, "asks who is in a group: the switch answers for its ports");
 		return;
 	case WHAT_REPORT:
 		buf_add(b, "says which groups somebody wants: ");

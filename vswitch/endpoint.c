@@ -51,9 +51,27 @@ static void add_station(struct texts *t, const struct config_network *n, const s
 	add(t, b.text);
 }
 
+// By a router of this switch somebody here may want what is sent to a group in the network.
+static bool routes_multicast(const struct config *c, const struct config_network *n)
+{
+	if (!config_map_bool(&n->multicast, "snooping", false))
+		return false;
+	for (size_t i = 0; i < c->n_router_ports; i++) {
+		const struct config_router_port *rp = &c->router_ports[i];
+
+		if (rp->error || !rp->enabled || !rp->id || !row_id_equal(&rp->network, &n->row))
+			continue;
+		for (size_t k = 0; k < c->n_routers; k++)
+			if (row_id_equal(&c->routers[k].row, &rp->router) && c->routers[k].enabled && config_map_bool(&c->routers[k].other_config, "multicast", false))
+				return true;
+	}
+	return false;
+}
+
 // Those of a network. A port without addresses, or one that isn't alone in the network's native one, may have any station.
 static void add_stations(struct texts *t, const struct config *c, const struct config_network *n)
 {
+	size_t before = t->n;
 	bool others = false;
 
 	for (size_t i = 0; i < c->n_ports; i++) {
@@ -70,6 +88,12 @@ static void add_stations(struct texts *t, const struct config *c, const struct c
 	}
 	if (others)
 		add(t, strdup(n->name));
+	if (t->n == before && routes_multicast(c, n)) {
+		struct buf b = {0};
+
+		buf_add(&b, "%s -", n->name);
+		add(t, b.text);
+	}
 }
 
 static void counts_of(uint16_t port, uint64_t *rx, uint64_t *tx)
