@@ -56,6 +56,7 @@ def demonstrate(switch, guests):
     show(switch, "network", "add", "blue")
     for vm in guests:
         show(switch, "port", "add", vm.name, "--network", "blue", "--path", vm.nics[0].path)
+        vm.nics[0].host_mtu = int(switch.weirctl("port", "mtu", vm.name))
 
     Step("booting two guests on QEMU (emulated: no KVM needed)")
     boot(guests)

@@ -15,7 +15,7 @@ KINDS = {
     "no-offload": Nic(csum=False, tso=False),
     "no-tso": Nic(tso=False),
     "no-mergeable": Nic(mrg_rxbuf=False),
-    "mtu": Nic(host_mtu=1400),
+    "mtu": Nic(),
 }
 OPTIONS = {"packed": ["options:packed=true"], "mtu": ["--mtu", "1400"]}
 
@@ -27,6 +27,8 @@ def guests(switch):
     for kind, nic in KINDS.items():
         nic.path = switch.path(kind + ".sock")
         switch.weirctl("port", "add", kind, "--network", "blue", "--path", nic.path, *OPTIONS.get(kind, []))
+        if kind == "mtu":
+            nic.host_mtu = int(switch.weirctl("port", "mtu", kind))
         nics.append(nic)
     peer = Nic(switch.path("peer.sock"))
     switch.weirctl("port", "add", "peer", "--network", "blue", "--path", peer.path)

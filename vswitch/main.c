@@ -8,6 +8,7 @@
 #include "forward.h"
 #include "key.h"
 #include "load.h"
+#include "link_mtu.h"
 #include "lldp_port.h"
 #include "metrics.h"
 #include "pages.h"
@@ -418,8 +419,11 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 		log_run(false);
 		flight_watch();
 	}
-	if (due(&t->state, now, STATE_MS))
+	if (due(&t->state, now, STATE_MS)) {
 		reconcile_report(db, due(&t->stats, now, stats_interval));
+		if (link_mtu_changed())
+			db_again(db);
+	}
 	if (due(&t->balance, now, balance_interval))
 		thread_assign(true);
 	rcu_poll();

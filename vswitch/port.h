@@ -119,6 +119,7 @@ struct port {
 	bool changed;        // since the last look; set by any thread
 	bool seen;           // by the reconcile that is at work
 	uint16_t mtu;
+	uint16_t link_mtu;   // of the kernel interface when the config was applied; 0: not known, or none
 	struct config_port config; // name, type and options of the last config, for another try
 	long long retry_ms;  // when to try to open it again
 	struct port_worker *pw[MAX_WORKERS];

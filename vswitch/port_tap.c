@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <net/if.h>
 #include <linux/if_tun.h>
 #include <stdio.h>
@@ -51,13 +52,39 @@ static int ask_kernel(const char *name, unsigned long what, struct ifreq *r)
 	return rc;
 }
 
+// A socket in the network namespace that the interface is in now, which may be a container's. A socket stays where it was made.
+static int socket_there(const struct tap *t)
+{
+	int here = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC), there = ioctl(t->queue[0].fd, TUNGETDEVNETNS), s = -1;
+
+	if (there < 0 && errno != EPERM) { // before Linux 5.3 nobody can tell: here, as it was when it was made
+		s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	} else if (there >= 0 && here >= 0 && !setns(there, CLONE_NEWNET)) {
+		s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		if (setns(here, CLONE_NEWNET))
+			abort(); // in somebody else's namespace there is nothing to be done any more
+	}
+	if (there >= 0)
+		close(there);
+	if (here >= 0)
+		close(here);
+	return s;
+}
+
+// The interface may also have got another name there.
 static void set_mtu(const struct tap *t)
 {
-	struct ifreq r = {.ifr_mtu = t->mtu};
-	int rc = ask_kernel(t->name, SIOCSIFMTU, &r);
+	struct ifreq r = {0};
+	int s = socket_there(t), rc = -1;
 
+	if (s >= 0 && !ioctl(t->queue[0].fd, TUNGETIFF, &r)) {
+		r.ifr_mtu = t->mtu;
+		rc = ioctl(s, SIOCSIFMTU, &r);
+	}
 	if (rc)
-		log_line('w', "port", "%s: the kernel interface takes no MTU of %u: %s", t->name, t->mtu, strerror(-rc));
+		log_line('w', "port", "%s: the kernel interface takes no MTU of %u: %s", t->name, t->mtu, strerror(errno));
+	if (s >= 0)
+		close(s);
 }
 
 static void close_tap(void *dev)
@@ -142,8 +169,7 @@ static int reconfigure_tap(void *dev, const struct port_open *o, char **error)
 	if (!o->only_mtu)
 		return -ENOTSUP;
 	t->mtu = o->mtu;
-	if (if_nametoindex(t->name))
-		set_mtu(t);
+	set_mtu(t);
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 #include "endpoint.h"
 #include "export.h"
 #include "forward.h"
+#include "link_mtu.h"
 #include "lldp_port.h"
 #include "metrics.h"
 #include "neighbour_table.h"
@@ -196,6 +197,7 @@ void reconcile(struct config *c, struct db *db)
 	db_set_stats_interval(db, (unsigned)config_map_uint(&c->other_config, "stats-interval", 5000, 100, 3600000, &bad));
 	port_reconcile_begin(c);
 	bond_prepare(c);
+	link_mtu_limit(c);
 	capture_ports_changed();
 	int rc = stages_reconcile(c);
 	if (rc)
