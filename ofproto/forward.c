@@ -324,8 +324,10 @@ static_assert(offsetof(struct flow_key, port) == 0 && offsetof(struct flow_key, 
 // The key of a packet that parse_common() knows, made word by word: bytes written one by one and read as words would stall the load.
 static inline void prepare_common(struct burst *b, const uint8_t *d, unsigned class, uint8_t proto)
 {
-	key_word *k = (key_word *)(void *)&b->key[b->n];
-	const key_word *mask = (const key_word *)(const void *)&b->pr->mask;
+	const struct profile *pr = b->pr; // read once: as far as the compiler knows, a key may be anywhere
+	const key_word *mask = (const key_word *)(const void *)&pr->mask;
+	const unsigned n = b->n, len = pr->len;
+	key_word *k = (key_word *)(void *)&b->key[n];
 	uint64_t addresses;
 	uint32_t tail, ports;
 
@@ -333,14 +335,25 @@ static inline void prepare_common(struct burst *b, const uint8_t *d, unsigned cl
 	memcpy(&tail, d + 8, 4);
 	k[0] = b->word0;
 	k[2] = (tail | (uint64_t)class << 32 | (uint64_t)proto << 40) & mask[2];
-	b->len[b->n] = b->pr->len;
-	if (b->pr->len > KEY_LEN_L2) {
+	b->len[n] = (uint8_t)len;
+	if (len > KEY_LEN_L2) {
 		memcpy(&ports, d + 34, 4);
 		memcpy(&addresses, d + 26, 8);
 		k[3] = (ports | (uint64_t)(d[15] & 0xfc) << 32) & mask[3];
 		k[4] = addresses & mask[4];
+		b->hash[n] = key_hash(&b->key[n], KEY_LEN_V4);
+	} else {
+		b->hash[n] = key_hash(&b->key[n], KEY_LEN_L2);
 	}
-	b->hash[b->n] = key_hash(&b->key[b->n], b->pr->len);
+}
+
+// False: what the guest asks for can't be; the packet is dropped.
+static __rte_noinline bool prepare_offload(struct worker *w, struct rte_mbuf *m, struct pkt *p)
+{
+	parse_offload(m, p);
+	if (p->drop)
+		worker_drop(w, m, p->drop);
+	return !p->drop;
 }
 
 // A packet that is traced, whatever it is, takes the long way.
@@ -367,13 +380,8 @@ static __rte_noinline void prepare_burst(struct worker *w, struct burst *b, cons
 		*p = b->blank;
 		b->m[b->n] = m[i];
 		if (likely((class = parse_common(d, m[i]->data_len, m[i]->pkt_len, p)) >= 0)) {
-			if (unlikely(parse_wants_offload(m[i]))) {
-				parse_offload(m[i], p);
-				if (unlikely(p->drop)) {
-					worker_drop(w, m[i], p->drop);
-					continue;
-				}
-			}
+			if (unlikely(parse_wants_offload(m[i])) && !prepare_offload(w, m[i], p))
+				continue;
 			prepare_common(b, d, (unsigned)class, p->proto);
 			b->n++;
 			continue;
