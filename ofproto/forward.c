@@ -310,7 +310,7 @@ struct burst {
 	uint8_t len[BURST];
 	unsigned n;
 	// What common packets of the port have in common.
-	const struct profile *pr; // of untagged IPv4
+	const struct profile *pr; // of what is untagged
 	uint64_t word0;           // first word of their keys
 	struct pkt blank;         // their struct pkt before it is parsed
 };
@@ -318,8 +318,8 @@ struct burst {
 static_assert(offsetof(struct flow_key, port) == 0 && offsetof(struct flow_key, profile) == 2 && offsetof(struct flow_key, vlan) == 4 &&
 		      offsetof(struct flow_key, ethertype) == 6 && offsetof(struct flow_key, dst) == 8 && offsetof(struct flow_key, class) == 20 &&
 		      offsetof(struct flow_key, proto) == 21 && offsetof(struct flow_key, sport) == 24 && offsetof(struct flow_key, tos) == 28 &&
-		      offsetof(struct flow_key, v4) == 32 && RTE_BYTE_ORDER == RTE_LITTLE_ENDIAN,
-	      "prepare_common() makes the key's words by itself");
+		      offsetof(struct flow_key, v4) == 32 && offsetof(struct flow_key, v6) == 32 && RTE_BYTE_ORDER == RTE_LITTLE_ENDIAN,
+	      "prepare_common() and prepare_common6() make the key's words by themselves");
 
 // The key of a packet that parse_common() knows, made word by word: bytes written one by one and read as words would stall the load.
 static inline void prepare_common(struct burst *b, const uint8_t *d, unsigned class, uint8_t proto)
@@ -347,6 +347,34 @@ static inline void prepare_common(struct burst *b, const uint8_t *d, unsigned cl
 	}
 }
 
+// The same of a packet that parse_common6() knows.
+static inline void prepare_common6(struct burst *b, const uint8_t *d, unsigned class, uint8_t proto)
+{
+	const struct profile *pr = b->pr;
+	const key_word *mask = (const key_word *)(const void *)&pr->mask;
+	const unsigned n = b->n, len = pr->len_ipv6;
+	key_word *k = (key_word *)(void *)&b->key[n];
+	uint64_t word;
+	uint32_t tail, ports;
+
+	memcpy(&k[1], d, 8);
+	memcpy(&tail, d + 8, 4);
+	k[0] = (b->word0 & 0xffffffffffff) | (uint64_t)RTE_STATIC_BSWAP16(0x86dd) << 48;
+	k[2] = (tail | (uint64_t)class << 32 | (uint64_t)proto << 40) & mask[2];
+	b->len[n] = (uint8_t)len;
+	if (len > KEY_LEN_L2) {
+		memcpy(&ports, d + 54, 4);
+		k[3] = (ports | (uint64_t)((d[14] << 4 | d[15] >> 4) & 0xfc) << 32) & mask[3];
+		for (unsigned i = 0; i < 4; i++) {
+			memcpy(&word, d + 22 + 8 * i, 8);
+			k[4 + i] = word & mask[4 + i];
+		}
+		b->hash[n] = key_hash(&b->key[n], KEY_LEN_V6);
+	} else {
+		b->hash[n] = key_hash(&b->key[n], KEY_LEN_L2);
+	}
+}
+
 // False: what the guest asks for can't be; the packet is dropped.
 static __rte_noinline bool prepare_offload(struct worker *w, struct rte_mbuf *m, struct pkt *p)
 {
@@ -354,6 +382,20 @@ static __rte_noinline bool prepare_offload(struct worker *w, struct rte_mbuf *m,
 	if (p->drop)
 		worker_drop(w, m, p->drop);
 	return !p->drop;
+}
+
+// How many packets that makes, 0 or 1; -1: the packet isn't one that parse_common6() knows. A function of its own, so that it costs IPv4 nothing.
+static __rte_noinline int prepare_ipv6(struct worker *w, struct burst *b, struct rte_mbuf *m, const uint8_t *d)
+{
+	struct pkt *p = pkt_of(m);
+	int class = parse_common6(d, m->data_len, m->pkt_len, p);
+
+	if (unlikely(class < 0))
+		return class;
+	if (unlikely(parse_wants_offload(m)) && !prepare_offload(w, m, p))
+		return 0;
+	prepare_common6(b, d, (unsigned)class, p->proto);
+	return 1;
 }
 
 // A packet that is traced, whatever it is, takes the long way.
@@ -384,6 +426,10 @@ static __rte_noinline void prepare_burst(struct worker *w, struct burst *b, cons
 				continue;
 			prepare_common(b, d, (unsigned)class, p->proto);
 			b->n++;
+			continue;
+		}
+		if ((class = prepare_ipv6(w, b, m[i], d)) >= 0) {
+			b->n += (unsigned)class;
 			continue;
 		}
 		if (likely(prepare(w, lp, &b->m[b->n], &whole, &b->key[b->n], &b->len[b->n], &b->hash[b->n])))

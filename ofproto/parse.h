@@ -111,6 +111,50 @@ static inline int parse_common(const uint8_t *d, uint32_t have, uint32_t len, st
 	return class;
 }
 
+// The same for untagged IPv6: no extension headers, hop limit > 1, well-formed TCP or UDP that is not DHCP, no jumbogram.
+static inline int parse_common6(const uint8_t *d, uint32_t have, uint32_t len, struct pkt *p)
+{
+	uint16_t type, start;
+
+	if (unlikely(have < 62))
+		return -1;
+	memcpy(&type, d + 12, 2);
+	memcpy(&start, d, 2);
+	uint32_t payload = (uint32_t)(d[18] << 8 | d[19]);
+	// No length at all, of a jumbogram, is too large as well.
+	if (unlikely(type != RTE_STATIC_BSWAP16(0x86dd) || d[14] >> 4 != 6 || payload - 1 >= 0xffff - 40 || payload > len - 54 || d[21] <= 1 ||
+		     start == RTE_STATIC_BSWAP16(0x0180)))
+		return -1;
+	uint8_t proto = d[20], l4_len = 8, class = CLASS_PLAIN;
+	if (proto == 17) {
+		uint32_t l4 = (uint32_t)(d[58] << 8 | d[59]);
+		uint16_t dport;
+
+		memcpy(&dport, d + 56, 2);
+		if (unlikely(l4 < 8 || l4 > payload || dport == RTE_STATIC_BSWAP16(546) || dport == RTE_STATIC_BSWAP16(547)))
+			return -1;
+	} else if (likely(proto == 6)) {
+		uint32_t l4 = have < 74 ? 0 : (uint32_t)(d[66] >> 4) * 4;
+
+		if (unlikely(l4 < 20 || l4 > payload))
+			return -1;
+		l4_len = (uint8_t)l4;
+		if (unlikely(d[67] & 0x07))
+			class = d[67] & 0x05 ? CLASS_TCP_FIN_RST : CLASS_TCP_SYN;
+	} else {
+		return -1;
+	}
+	p->ethertype = 0x86dd;
+	p->class = class;
+	p->l3_ofs = 14;
+	p->proto = proto;
+	p->l4_ofs = 54;
+	p->l4_len = l4_len;
+	p->l3_len = (uint16_t)(payload + 40);
+	p->seg_len = len - 14;
+	return class;
+}
+
 // A hash of addresses and ports that is the same for all packets of a connection's direction, fragments of one datagram included.
 uint32_t parse_flow_hash(struct rte_mbuf *m);
 
