@@ -110,13 +110,14 @@ def pytest_once(name, folder, build, limit, arguments=()):
     return result
 
 
-def pytest(name, folder, build, limit=2400):
-    """The tests in a folder, on what is in a build folder.
+def pytest(name, folder, build, limit=2400, at_once=1):
+    """The tests in a folder, on what is in a build folder, so many files at once.
 
     Emulated guests on a busy machine starve now and then. The few tests that fail are run once more, by themselves; one that passes then is counted as
     passed and named as unsteady at the end.
     """
-    result = pytest_once(name, folder, build, limit)
+    # Functional tests wait most of the time. Those of a file share a switch, and stay together.
+    result = pytest_once(name, folder, build, limit, ["-n", str(at_once), "--dist", "loadfile"] if at_once > 1 else [])
     if 0 < result.failed <= MANY:
         print(f"=== {name}: what failed, once more", flush=True)
         again = pytest_once(name + "-again", folder, build, limit, ["--last-failed"])
@@ -135,7 +136,7 @@ PARTS = [
     ("shell", "shellcheck of the scripts", lambda n: check(n, "scripts/check-shell")),
     ("build", "gcc, as a release", lambda n: check(n, "scripts/build", "build", limit=1800)),
     ("unit", "unit tests", lambda n: meson_test(n, "build")),
-    ("functional", "functional tests", lambda n: pytest(n, "tests/functional", "build")),
+    ("functional", "functional tests", lambda n: pytest(n, "tests/functional", "build", at_once=2)),
     ("guests", "end to end, with guests on QEMU", lambda n: pytest(n, "integration", "build")),
     ("build-clang", "clang, warnings", lambda n: check(n, "scripts/build", "build-clang", "--buildtype=debugoptimized",
                                                        limit=1800, env={"CC": "clang"})),
@@ -144,7 +145,7 @@ PARTS = [
                                                                            limit=1800)),
     ("unit-asan", "unit tests under sanitizers", lambda n: meson_test(n, "build-asan", limit=1800,
                                                                       arguments=["--timeout-multiplier=5"])),
-    ("functional-asan", "functional tests under sanitizers", lambda n: pytest(n, "tests/functional", "build-asan")),
+    ("functional-asan", "functional tests under sanitizers", lambda n: pytest(n, "tests/functional", "build-asan", at_once=2)),
 ]
 # A part that makes no sense when another one has failed.
 NEEDS = {"unit": "build", "functional": "build", "guests": "build", "unit-asan": "build-asan", "functional-asan": "build-asan"}
