@@ -1,5 +1,6 @@
 """Open vSwitch with its user-space datapath, as somebody else's switch at the other end of a cable."""
 
+import fcntl
 import importlib.machinery
 import importlib.util
 import json
@@ -20,12 +21,14 @@ def unpacked():
     image = importlib.util.module_from_spec(importlib.util.spec_from_loader("image_build", loader))
     loader.exec_module(image)
     cache = image.cache_folder()
-    for tree in (cache / "openvswitch", cache / "openvswitch-switch"):
-        if (tree / "usr/lib/openvswitch-switch/ovs-vswitchd").exists():
-            return tree
-    with tempfile.TemporaryDirectory(dir=cache) as tmp:
-        subprocess.run(["dpkg", "-x", str(image.apt_download("openvswitch-switch", tmp)), tmp + "/tree"], check=True)
-        Path(tmp + "/tree").rename(tree)
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for tree in (cache / "openvswitch", cache / "openvswitch-switch"):
+            if (tree / "usr/lib/openvswitch-switch/ovs-vswitchd").exists():
+                return tree
+        with tempfile.TemporaryDirectory(dir=cache) as tmp:
+            subprocess.run(["dpkg", "-x", str(image.apt_download("openvswitch-switch", tmp)), tmp + "/tree"], check=True)
+            Path(tmp + "/tree").rename(tree)
     return tree
 
 

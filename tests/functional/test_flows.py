@@ -60,6 +60,8 @@ def test_attack(ports):
             sink.blast(0, 0, frame(1, 0x201), rate=2000000, random=[(7, 5)])
             attacker.blast(0, 0, frame(1, 0x200), rate=2000000, random=[(7, 5)])
             out, _ = ping.communicate(timeout=90)
+            # Guests without a processor of their own are behind at first.
+            wait_for(lambda: ports.drops("vm1").get("flow.RESOLVE_QUEUE"), 20 * SLOW, "the attacker to get ahead")
             stats = ports.stats("vm1")
             attacker.blast(0, 0, frame(1, 0x200), rate=0)
             sink.blast(0, 0, frame(1, 0x200), rate=0)
@@ -115,7 +117,9 @@ def test_the_profile_changes(ports):
                 assert after["resolved"] - before[name]["resolved"] >= (min(packets, 65536) if flows else 1)
         for name in ("vm1", "vm2"):
             drops = ports.drops(name)
-            assert set(drops) <= {"tx.NO_BUFFERS", "tx.QUEUE_FULL"}, drops  # a guest that has no processor takes nothing
+            # A guest that has no processor takes nothing. A worker that had none finds full rings afterwards, more than may wait.
+            held_up = "the kernel gave its core to others" in Path(ports.path("weir-vswitchd.log")).read_text()
+            assert set(drops) <= {"tx.NO_BUFFERS", "tx.QUEUE_FULL", *(["flow.RESOLVE_QUEUE"] if held_up else [])}, drops
 
 
 def test_queues_move_away_from_misses(ports):

@@ -2,12 +2,13 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from net import SLOW, frame, mac, wait_for
+from net import SLOW, Lab, frame, mac, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ["WEIR_BUILD"])
@@ -16,11 +17,18 @@ TABLE = dict(re.findall(r'^\tX\((\w+), "[^"]*", *"([^"]*)"\)', (ROOT / "ofproto/
 
 
 @pytest.fixture(scope="module")
-def ports(lab):
-    lab.network("blue")
-    for n, name in enumerate(("a", "b"), 1):
-        lab.tap(name, "--network", "blue", f"addresses={mac(n)}")
-    return lab
+def ports(tmp_path_factory):
+    """A switch whose program is a file of its own: probes are a file's, and fire in all processes that run it, also in those of other tests."""
+    build = tmp_path_factory.mktemp("build")
+    (build / "vswitch").mkdir()
+    shutil.copy(PROGRAM, build / "vswitch")
+    (build / "ctl").symlink_to(BUILD.resolve() / "ctl")
+    with Lab(build=build) as lab:
+        lab.program = build / "vswitch" / PROGRAM.name
+        lab.network("blue")
+        for n, name in enumerate(("a", "b"), 1):
+            lab.tap(name, "--network", "blue", f"addresses={mac(n)}")
+        yield lab
 
 
 def notes():
@@ -53,12 +61,12 @@ def test_the_guide_has_the_table():
 class Script:
     """A script at work on the switch."""
 
-    def __init__(self, name, tmp_path):
+    def __init__(self, name, program, tmp_path):
         text = (BUILD / f"packaging/{name}.bt").read_text()
         installed = set(re.findall(r"usdt:([^:]*):weir:", text))
         assert len(installed) == 1
         path = tmp_path / f"{name}.bt"
-        path.write_text(text.replace(installed.pop(), str(PROGRAM.resolve())))
+        path.write_text(text.replace(installed.pop(), str(program)))
         self.out = tmp_path / f"{name}.out"
         with open(self.out, "w") as out:
             self.process = subprocess.Popen(["bpftrace", "-B", "line", path], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
@@ -87,14 +95,14 @@ class Script:
 
 
 def test_drops(ports, tmp_path):
-    with Script("weir-drops", tmp_path) as script:
+    with Script("weir-drops", ports.program, tmp_path) as script:
         for _ in range(7):
             ports.wire["a"].send(frame("01:00:00:00:00:01", 2))
         wait_for(lambda: "@drops[a, vlan, GROUP_SOURCE]: 7" in script.text(), 10 * SLOW, script.text)
 
 
 def test_resolve_and_flows(ports, tmp_path):
-    with Script("weir-resolve", tmp_path) as resolve, Script("weir-flows", tmp_path) as flows:
+    with Script("weir-resolve", ports.program, tmp_path) as resolve, Script("weir-flows", ports.program, tmp_path) as flows:
         ports.unixctl("cache/flush")
         before = ports.stats("b")["rx_packets"]
         for n in range(20, 25):
@@ -112,7 +120,7 @@ def test_resolve_and_flows(ports, tmp_path):
 
 
 def test_workers_and_ports(ports, tmp_path):
-    with Script("weir-sleep", tmp_path) as sleep, Script("weir-ports", tmp_path) as states:
+    with Script("weir-sleep", ports.program, tmp_path) as sleep, Script("weir-ports", ports.program, tmp_path) as states:
         ports.weirctl("port", "add", "vm1", "--network", "blue", "--path", "/nonexistent/vm1.sock")
         wait_for(lambda: re.search(r" vm1 down not connected: /nonexistent/vm1.sock does not exist", states.text()), 10 * SLOW, states.text)
         ports.tap("d", "--network", "blue")

@@ -308,6 +308,7 @@ def test_one_database(pair):
     one.wire["vm2"].clear()
     one.wire["vm1"].send(packet)
     assert one.wire["vm2"].wait(1) == [packet]
+    one.settle("vm1", 1)
     # Nobody there that isn't told of: what is for an unknown address doesn't leave.
     before = one.stats("up1")["tx_packets"]
     drops = one.drops("vm1").get("flow.NOBODY", 0)
@@ -317,7 +318,8 @@ def test_one_database(pair):
     call = raw(Ether(src=mac(1), dst="ff:ff:ff:ff:ff:ff") / IP(dst="255.255.255.255") / Raw(bytes(30)))
     one.wire["vm1"].send(call)
     assert one.wire["vm2"].wait(1) == [call]
-    assert one.stats("up1")["tx_packets"] > before
+    # What is sent is counted a moment after it is there.
+    wait_for(lambda: one.stats("up1")["tx_packets"] > before, 10 * SLOW, "the packet at the uplink to be counted", 0.01)
     # A port without addresses: now unknown ones are looked for there as well.
     one.weirctl("port", "add", "quiet2", "--type", "tap", "--network", "blue", "--host", "h2")
     wait_for(lambda: "quiet2" in run("ip", "-o", "link"), 10 * SLOW, "interface quiet2")
