@@ -11,7 +11,8 @@ from guest import Guest, Nic, boot, iperf
 from wait import wait_for
 
 LONG = bool(os.environ.get("WEIR_LONG"))
-RATE = 100  # pings a second
+RATE = 50  # pings a second, for each port and family
+PORTS = {"split": 1, "packed": 2, "late": 3}  # of vm1, and the third number of its network
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +32,22 @@ def pair(switch):
     try:
         boot([vm1, vm2])
         vm1.sh("sysctl -q -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2")
-        vm1.configure("10.1.0.1/24", nics["split"])
-        vm1.configure("10.2.0.1/24", nics["packed"])
-        vm1.configure("10.3.0.1/24", nics["late"])
-        vm2.configure("10.1.0.2/24", nics["peer"])
-        vm2.sh("ip address add 10.2.0.2/24 dev eth0")
-        vm2.configure("10.3.0.2/24", nics["late-peer"])
-        for net in (1, 2, 3):
-            vm1.wait_ping(f"10.{net}.0.2")
+        for guest, host in ((vm1, 1), (vm2, 2)):
+            for name, net in PORTS.items():
+                nic = nics[name if host == 1 else "late-peer" if name == "late" else "peer"]
+                guest.sh(f"ip address add 10.{net}.0.{host}/24 dev {guest.interface(nic)}")
+                guest.sh(f"ip link set {guest.interface(nic)} up && ip -6 address add fd00:{net}::{host}/64 dev {guest.interface(nic)} nodad")
+        for address in addresses():
+            vm1.wait_ping(address)
         yield vm1, vm2
     finally:
         vm1.stop()
         vm2.stop()
+
+
+def addresses(ports=tuple(PORTS)):
+    """Where vm1 sends by these ports of it, in IPv4 and IPv6."""
+    return [address for name in ports for address in (f"10.{PORTS[name]}.0.2", f"fd00:{PORTS[name]}::2")]
 
 
 class Pings:
@@ -66,25 +71,25 @@ def wait_streams(switch):
         return {row["port"]: row["rx_packets"] for row in json.loads(switch.unixctl("port/stats", "--json"))}
 
     before = received()
-    wait_for(lambda: all(received()[name] >= before[name] + RATE / 2 for name in ("split", "packed", "late")), 10, "the pings")
+    wait_for(lambda: all(received()[name] >= before[name] + RATE for name in PORTS), 10, "the pings")
 
 
 def evict(guests, on):
     """QEMU takes the link away while it has no switch. Linux then forgets its neighbours, asks for them while the link is away and again a
     second later, unless the switch tells it before that. With `on` False it keeps them."""
     for guest in guests:
-        guest.sh(f"for f in /proc/sys/net/ipv4/conf/*/arp_evict_nocarrier; do echo {int(on)} > $f; done")
+        guest.sh(f"for f in /proc/sys/net/ipv4/conf/*/arp_evict_nocarrier /proc/sys/net/ipv6/conf/*/ndisc_evict_nocarrier; do echo {int(on)} > $f; done")
 
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["neighbours-kept", "neighbours-forgotten"])
 def test_killed_under_traffic(pair, switch, keeps):
-    """kill -9 and start: how long traffic is away, for split and packed rings at once, and where QEMU connects."""
+    """kill -9 and start: how long traffic is away, in IPv4 and IPv6, for split and packed rings at once, and where QEMU connects."""
     vm1, vm2 = pair
-    addresses = {"split": "10.1.0.2", "packed": "10.2.0.2", "late": "10.3.0.2"}
-    pauses = {kind: [] for kind in addresses}
+    kinds = {name + family: address for name in PORTS for family, address in zip(("", " IPv6"), addresses([name]))}
+    pauses = {kind: [] for kind in kinds}
     evict(pair, not keeps)
     for _ in range((20 if keeps else 10) if LONG else 2):
-        streams = {kind: Pings(vm1, address, 5) for kind, address in addresses.items()}
+        streams = {kind: Pings(vm1, address, 5) for kind, address in kinds.items()}
         wait_streams(switch)
         switch.restart_daemon(kill=True)
         for kind, stream in streams.items():
@@ -95,8 +100,8 @@ def test_killed_under_traffic(pair, switch, keeps):
     for name in ("split", "packed", "peer", "late", "late-peer"):
         assert switch.port(name)["problem"] == "", name
     print("traffic back after the kill, s:", {kind: [round(p, 2) for p in sorted(values)] for kind, values in pauses.items()})
-    for net in (1, 2):
-        assert iperf(vm1, vm2, f"10.{net}.0.2", 2) > 50
+    for address in addresses(["split", "packed"]):
+        assert iperf(vm1, vm2, address, 2) > 50
 
 
 def test_killed_while_tcp_flows(pair, switch):

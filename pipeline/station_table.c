@@ -37,6 +37,7 @@ static struct rte_hash *hash;
 static struct side *side;
 static uint32_t port_count[MAX_PORTS]; // learned ones
 static uint32_t cursor;
+static uint32_t version;
 
 static uint32_t hash_key(const void *key, uint32_t len, uint32_t init)
 {
@@ -127,6 +128,7 @@ static void forget(const struct station_key *k, struct value v, int32_t at)
 // Makes or changes the entry. Its index; negative: there is no room.
 static int32_t put(const struct station_key *k, struct value v)
 {
+	version++;
 	if (rte_hash_add_key_data(hash, k, from_value(v)))
 		return -1;
 	return rte_hash_lookup(hash, k);
@@ -298,6 +300,11 @@ static bool is_to_flush(const struct station *s, int32_t at, const void *arg)
 unsigned station_flush(uint16_t network)
 {
 	return remove_if(is_to_flush, &network);
+}
+
+uint32_t station_version(void)
+{
+	return version;
 }
 
 uint32_t station_high(void)

@@ -34,6 +34,8 @@ bool station_is_news(uint16_t network, const struct config_ip *, const uint8_t m
 void station_seen(uint16_t network, const struct config_ip *, const uint8_t mac[6], uint16_t port, bool router, uint32_t now_s);
 int station_configure(const struct config *);
 void station_age(uint32_t now_s, unsigned budget);
+// Goes up when an address comes or moves.
+uint32_t station_version(void);
 uint32_t station_high(void);
 bool station_at(uint32_t index, struct station *);
 // Learned ones of a network, or of all (0). Returns how many went.

@@ -131,10 +131,11 @@ static void tell(const struct station *to, const struct station *who)
 	punt_emit(m, to->port);
 }
 
-void station_welcome(uint16_t port, bool (*is_up)(uint16_t port))
+unsigned station_welcome(uint16_t port, bool (*is_up)(uint16_t port))
 {
 	const struct station_talk *t;
 	struct station mine, theirs;
+	unsigned n = 0;
 
 	for (unsigned i = 0; (t = station_talk_of(port, i)); i++) {
 		// Who moved meanwhile is told at the port where he is now.
@@ -142,9 +143,13 @@ void station_welcome(uint16_t port, bool (*is_up)(uint16_t port))
 		    !locate(t->network, &t->theirs, &theirs))
 			continue;
 		tell(&mine, &theirs);
-		if (theirs.port != port && is_up(theirs.port))
+		n++;
+		if (is_up && theirs.port != port && is_up(theirs.port)) {
 			tell(&theirs, &mine);
+			n++;
+		}
 	}
+	return n;
 }
 
 void station_talk_clean(void)

@@ -25,7 +25,11 @@ void station_talk(uint16_t port, const struct station_talk *);
 const struct station_talk *station_talk_of(uint16_t port, unsigned n);
 // The port is back: tells its stations whom they talk with, and those whom they talk with of them. `is_up`: ports that take
 // packets now.
-void station_welcome(uint16_t port, bool (*is_up)(uint16_t port));
+//
+// A guest gets packets before it has noticed that its link is back: what it answers then is lost to it, the question for a
+// neighbour that goes before the answer included. So its stations are told again, a few times (`is_up` NULL). Returns how often
+// somebody was told.
+unsigned station_welcome(uint16_t port, bool (*is_up)(uint16_t port));
 // Goes up when there is something new to keep.
 uint32_t station_talk_version(void);
 // Of ports that are gone.

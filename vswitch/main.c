@@ -13,6 +13,7 @@
 #include "metrics.h"
 #include "pages.h"
 #include "port.h"
+#include "port_watch.h"
 #include "punt.h"
 #include "reconcile.h"
 #include "route_load.h"
@@ -387,7 +388,6 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 	if (c) {
 		note_intervals(c);
 		reconcile(c, db);
-		station_file_load();
 	}
 	if (!*notified && (c || now - t->start > READY_MS)) {
 		tell_systemd(c ? "READY=1" : "READY=1\nSTATUS=waits for its database");
@@ -410,6 +410,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 		stages_tick(clock_ns());
 		if (router_table_stale())
 			db_again(db);
+		port_watch_tick();
 		station_file_run(now, false);
 		tracer_run(now);
 		ledger_run(now);

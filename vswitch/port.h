@@ -102,6 +102,7 @@ struct port_dev {
 // What was told of a port last: port_watch.c.
 struct port_watch {
 	bool seen, up, connected;
+	uint8_t welcomes; // how often its stations are still to be told whom they talk with
 	unsigned long connects, refused;
 	uint64_t undecided;
 	char problem[256];

@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WELCOMES 5          // each 100 ms, as Linux announces itself five times
+#define WELCOME_BUDGET 4096 // packets each 100 ms; who comes later in the table waits for the next time
+
 static const char *status_of(const struct port_state *s, const char *key)
 {
 	for (unsigned i = 0; i < s->n_status; i++)
@@ -61,6 +64,7 @@ void port_watch(struct port *p, const struct port_state *s)
 {
 	struct port_watch *was = &p->watch;
 	bool news = !was->seen || was->up != s->link_up || !same_kind(was->problem, s->problem);
+	unsigned long connects = was->connects;
 
 	watch_front_end(p, was, s);
 	if (news && s->link_up && s->problem[0])
@@ -75,12 +79,30 @@ void port_watch(struct port *p, const struct port_state *s)
 		PROBE(port_state, p->name, (int)s->link_up, &s->problem[0]);
 	if (was->seen && was->up != s->link_up)
 		router_link(p->id, s->link_up);
-	bool back = s->link_up && !was->up && p->device && p->device->ops->guest;
+	bool back = s->link_up && (!was->up || was->connects != connects) && p->device && p->device->ops->guest;
 	was->seen = true;
 	was->up = s->link_up;
-	if (back)
+	if (back) {
 		station_welcome(p->id, is_up);
+		was->welcomes = WELCOMES;
+	}
 	snprintf(was->problem, sizeof was->problem, "%s", s->problem);
+}
+
+void port_watch_tick(void)
+{
+	static uint16_t next = 1;
+
+	for (unsigned looked = 0, told = 0; looked < MAX_PORTS && told < WELCOME_BUDGET; looked++) {
+		struct port *p = port_get(next);
+
+		next = next + 1 < MAX_PORTS ? next + 1 : 1;
+		if (!p || !p->watch.welcomes)
+			continue;
+		p->watch.welcomes--;
+		if (p->watch.up)
+			told += station_welcome(p->id, NULL);
+	}
 }
 
 void port_watch_counts(struct port *p, uint64_t undecided)

@@ -17,6 +17,7 @@
 #include "route_load.h"
 #include "sentence.h"
 #include "stage.h"
+#include "station_file.h"
 #include "thread.h"
 #include "uplink.h"
 
@@ -202,6 +203,7 @@ void reconcile(struct config *c, struct db *db)
 	int rc = stages_reconcile(c);
 	if (rc)
 		log_line('e', "config", "not all of the configuration could be applied: %s", strerror(-rc));
+	station_file_load(); // before devices open: a guest that waits for its switch may be back before this is through
 	route_load_reconcile(c);
 	port_reconcile_end(c);
 	metrics_reconcile(c);

@@ -24,7 +24,7 @@
 #define SEEN_AGO_S (STATION_AGE_S - 60)
 
 static char path[PATH_MAX];
-static uint32_t kept; // station_talk_version() of what is in the file
+static uint32_t kept; // version() of what is in the file
 static int64_t next_ms;
 static bool loaded;
 
@@ -76,14 +76,20 @@ static int write_all(FILE *f)
 	return ferror(f) ? -EIO : 0;
 }
 
+// A pair whose station isn't known is left out, so the file also changes with those.
+static uint32_t version(void)
+{
+	return station_talk_version() + station_version();
+}
+
 void station_file_run(int64_t now_ms, bool end)
 {
 	char new[PATH_MAX + 4];
 
-	if (!loaded || (!end && now_ms < next_ms) || station_talk_version() == kept)
+	if (!loaded || (!end && now_ms < next_ms) || version() == kept)
 		return;
 	next_ms = now_ms + EVERY_MS;
-	kept = station_talk_version();
+	kept = version();
 	snprintf(new, sizeof new, "%s.new", path);
 	FILE *f = fopen(new, "we");
 	int rc = f ? write_all(f) : -errno;
@@ -169,5 +175,5 @@ void station_file_load(void)
 		for (unsigned i = 0; i < LINES_MAX && fgets(line, sizeof line, f); i++)
 			read_line(line, now_s - SEEN_AGO_S);
 	fclose(f);
-	kept = station_talk_version();
+	kept = version();
 }

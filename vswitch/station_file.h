@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 void station_file_init(const char *rundir);
-// After the first reconcile: what was kept. Once.
+// What was kept, as soon as networks and ports are known: reconcile() does it, once.
 void station_file_load(void);
 // Writes it anew if it has changed, every few seconds. `end`: now.
 void station_file_run(int64_t now_ms, bool end);

@@ -12,9 +12,10 @@ import re
 from pathlib import Path
 
 import pytest
-from scapy.all import ARP, Ether, raw
+from scapy.all import ARP, Ether, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, IPv6, raw
 
 from net import BROADCAST, SLOW, Namespace, Wire, mac, wait_for
+from vguest import Guest
 
 MAC = {"blue": mac(0x1001), "red": mac(0x2001)}
 
@@ -222,3 +223,44 @@ def test_kept_over_a_restart(lab):
     lab.start_daemon()
     lab.ask("neighbour/stations")
 
+
+def test_guests_are_told_after_a_restart(lab):
+    """Guests whose switch was killed are told where those are whom they talk with, before they ask, and again: the first time may be too early."""
+    lab.network("blue")
+    paths = [lab.path(f"{name}.sock") for name in ("a", "b")]
+    for name, path in zip("ab", paths):
+        lab.weirctl("port", "add", name, "--network", "blue", "--path", path)
+    ask = [Ether(src=mac(1), dst=BROADCAST) / ARP(op=1, hwsrc=mac(1), psrc="10.1.0.1", pdst="10.1.0.2"),
+           Ether(src=mac(1), dst="33:33:ff:00:00:02") / IPv6(src="fd01::1", dst="ff02::1:ff00:2", hlim=255) /
+           ICMPv6ND_NS(tgt="fd01::2") / ICMPv6NDOptSrcLLAddr(lladdr=mac(1))]
+    answer = [Ether(src=mac(2), dst=mac(1)) / ARP(op=2, hwsrc=mac(2), psrc="10.1.0.2", hwdst=mac(1), pdst="10.1.0.1"),
+              Ether(src=mac(2), dst=mac(1)) / IPv6(src="fd01::2", dst="fd01::1", hlim=255) /
+              ICMPv6ND_NA(tgt="fd01::2", R=0, S=1, O=1) / ICMPv6NDOptDstLLAddr(lladdr=mac(2))]
+    with Guest(f"path={paths[0]},server=1") as a, Guest(f"path={paths[1]},server=1") as b:
+        for guest, name in ((a, "a"), (b, "b")):
+            guest.ready()
+            wait_for(lambda: lab.port(name)["problem"] == "", 10 * SLOW, "the driver")
+        for question, reply in zip(ask, answer):
+            a.tx(0, raw(question))
+            b.rx(0, 1)
+            b.tx(0, raw(reply))
+            a.rx(0, 1)
+        path = Path(lab.path("stations"))
+        wait_for(lambda: path.exists() and len(path.read_text().splitlines()) == 5, 10 * SLOW, "the file")
+        lab.kill_daemon()
+        lab.start_daemon()
+        for guest, me, other in ((a, 1, 2), (b, 2, 1)):
+            told = {"arp": 0, "nd": 0}
+
+            def enough():
+                for *_, data in guest.rx(0):
+                    p = Ether(data)
+                    if ARP in p:
+                        assert (p[ARP].op, p[ARP].hwsrc, p[ARP].psrc, p[ARP].pdst) == (2, mac(other), f"10.1.0.{other}", f"10.1.0.{me}")
+                        told["arp"] += 1
+                    elif ICMPv6ND_NA in p:
+                        na = p[ICMPv6ND_NA]
+                        assert (na.tgt, na.S, na.O, na.lladdr) == (f"fd01::{other}", 0, 1, mac(other))
+                        told["nd"] += 1
+                return min(told.values()) >= 4
+            wait_for(enough, 10 * SLOW, lambda: f"guest {me} to be told: {told}")

@@ -940,6 +940,13 @@ static void stations(void **state)
 	}
 	unsigned n = station_flush(blue->id);
 	assert_int_equal(n, STATION_PORT_MAX);
+	// What is to be kept changes with an address that comes or moves, not with one that is heard again.
+	uint32_t version = station_version();
+	station_seen(blue->id, &ip, mac_c, a2->id, false, lab.w.now_ms / 1000);
+	assert_int_not_equal(station_version(), version);
+	version = station_version();
+	station_seen(blue->id, &ip, mac_c, a2->id, false, lab.w.now_ms / 1000 + 60);
+	assert_int_equal(station_version(), version);
 	// A port that leaves takes what was learned along.
 	station_seen(blue->id, &ip, mac_c, a2->id, false, lab.w.now_ms / 1000);
 	lab_remove_port(a2);
@@ -981,9 +988,12 @@ static void comes_back(void **state)
 	assert_int_equal(lab.sent[2].port, a->id);
 	assert_memory_equal(lab.sent[2].bytes, "\x02\0\0\0\0\x0a\x02\0\0\0\0\x0c\x08\x06\0\1\x08\0\6\4\0\2\x02\0\0\0\0\x0c\x0a\1\0\x0c\x02\0\0\0\0\x0a\x0a\1\0\x0a", 42);
 	lab_forget_sent();
-	station_welcome(t->id, none_up); // a isn't back yet
+	assert_int_equal(station_welcome(t->id, none_up), 2); // a isn't back yet
 	lab_flush();
 	assert_int_equal(lab.n_sent, 2);
+	assert_int_equal(station_welcome(t->id, NULL), 2); // once more
+	lab_flush();
+	assert_int_equal(lab.n_sent, 4);
 	// IPv6: c asked, a answers.
 	lab_send_frame(a2->id, f, neighbour_ask(f, mac_c, &c6, &a6, NULL));
 	lab_send_frame(a->id, f, neighbour_announce(f, mac_a, mac_a, &a6, false, mac_c, &c6));
