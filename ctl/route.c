@@ -228,7 +228,7 @@ int policy_list_run(struct context *ctx)
 {
 	return read_only(ctx)
 		       ? -1
-		       : rows_list(ctx, POLICY, "router,priority,in_port,src,dst,dscp,action,table,problem", keep_policy);
+		       : rows_list(ctx, POLICY, "router,priority,in_port,src,dst,dscp,mark,action,table,problem", keep_policy);
 }
 
 // ---- policies

@@ -12,6 +12,7 @@ struct list {
 	const struct match *match;
 	uint8_t n_sets; // so far
 	int32_t tag;
+	struct pkt_mark mark;
 	bool decided;   // drop, in_port, normal or flood was there
 	const char *loose; // a set or a tag that no output has come after yet
 	struct actions_copy copy[ACTIONS_COPIES + 1]; // outputs and mirrors, in order
@@ -90,6 +91,19 @@ static int strip_vlan(struct list *l)
 	return 0;
 }
 
+// What several words set adds up.
+static int set_mark(struct list *l, const char *value, const char *word, char **error)
+{
+	struct pkt_mark m;
+	int rc = mark_read(value, word, &m, error);
+
+	if (rc)
+		return rc;
+	l->mark = (struct pkt_mark){mark_set(&m, l->mark.value), l->mark.mask | m.mask};
+	l->loose = "set_field";
+	return 0;
+}
+
 static int add_set(struct list *l, const char *name, const char *value, const char *word, char **error)
 {
 	const struct field *f = field_find(name);
@@ -101,6 +115,8 @@ static int add_set(struct list *l, const char *name, const char *value, const ch
 		return set_vid(l, value, !strcasecmp(name, "vlan_vid"), word, error);
 	if (f->id == DL_VLAN_PCP)
 		return set_pcp(l, value, word, error);
+	if (f->id == PKT_MARK)
+		return set_mark(l, value, word, error);
 	int rc = check_set(f, l, word, error);
 	if (rc)
 		return rc;
@@ -141,6 +157,7 @@ static int decide(struct list *l, enum actions_to to, const char *word, char **e
 	l->a->to = to;
 	l->a->n_sets = l->n_sets;
 	l->a->tag = l->tag;
+	l->a->mark = l->mark;
 	return 0;
 }
 
@@ -283,6 +300,7 @@ static int finish(struct list *l, char **error)
 		a->to = ACTIONS_PORT;
 		a->tag = c->tag;
 		a->n_sets = c->n_sets;
+		a->mark = l->mark;
 		memcpy(a->name, c->name, sizeof a->name);
 		memmove(c, c + 1, (l->n - last) * sizeof *c);
 		l->n--;
@@ -290,6 +308,7 @@ static int finish(struct list *l, char **error)
 		a->to = ACTIONS_NORMAL;
 		a->tag = l->tag;
 		a->n_sets = l->n_sets;
+		a->mark = l->mark;
 	}
 	if (!l->n)
 		return 0;

@@ -6,6 +6,8 @@
 #ifndef OFPROTO_CONFIG_H
 #define OFPROTO_CONFIG_H
 
+#include "mark.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -250,6 +252,7 @@ struct config_route_policy {
 	struct config_prefix src, dst;
 	struct row_id port;    // ingress Router_Port
 	int dscp;              // -1: any
+	struct pkt_mark mark;      // 0/0: any
 	enum route_type type;  // ROUTE_UNICAST: look up in `table`
 	uint32_t table;
 	char *error;

@@ -66,8 +66,10 @@ void resolve_run(struct resolve *r)
 		f->vlan_op = VLAN_OP_NONE;
 		f->drop_row = r->drop_row;
 	}
-	if (f->out_kind == OUT_PUNT && (f->out & 0xff) != PUNT_CONSUME)
+	if (f->out_kind == OUT_PUNT && (f->out & 0xff) != PUNT_CONSUME) {
 		f->stages = 0; // it may come back, and is decided anew then
+		f->actions = r->mark;
+	}
 	f->network = r->pkt->network;
 	if (r->trace)
 		forward_trace_decision(r->trace, CORE_DECIDED, f, 0);

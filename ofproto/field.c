@@ -69,6 +69,7 @@ static const struct field fields[] = {
 	{"nd_tll", ND_TLL, FIELD_MAC, 0, 0, IS_ICMPV6, "icmp6", FOR_PACKET},
 	{"packet_len", PACKET_LEN, FIELD_NUMBER, 14, COMPOSE_LEN_MAX, ALWAYS, FOR_PACKET},
 	{"class", CLASS, FIELD_CLASS, 0, 0, ALWAYS, FOR_MATCH},
+	{"pkt_mark", PKT_MARK, FIELD_NUMBER, 0, UINT32_MAX, ALWAYS, FOR_SET},
 };
 
 static const struct {
@@ -304,6 +305,8 @@ static const char *not_for_rules(enum field_id id)
 		return "flows don't keep flags apart; class=tcp-syn and class=tcp-fin/rst can be matched";
 	case NW_TTL:
 		return "flows don't keep the TTL apart; class=ttl<=1 can be matched";
+	case PKT_MARK:
+		return "there is one table of rules, and none of them comes behind the one that marks a packet; policies of routers (table Route_Policy) ask for marks";
 	default:
 		return "flows don't keep it apart";
 	}
@@ -314,6 +317,8 @@ static int read_field(struct field_set *d, char *word, char *value, unsigned use
 	const struct field *f = field_find(word);
 	union field_value v, mask;
 
+	if (f && f->id == PKT_MARK && use == FOR_PACKET)
+		return field_refuse(error, "%s: packets come without a mark; a rule (table Flow) gives them one", word);
 	if (!f || (use == FOR_PACKET && !(f->uses & use)))
 		return field_refuse(error, "%s: no such field of a packet", word);
 	if (!(f->uses & use))

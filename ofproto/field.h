@@ -79,6 +79,7 @@ enum field_id {
 	ND_TLL,
 	PACKET_LEN,
 	CLASS,
+	PKT_MARK, // of the decision, none of a packet's own: mark.h
 	FIELD_ID_N
 };
 

@@ -116,7 +116,7 @@ static inline const uint8_t *pkt_data(const struct pkt *p)
 	return rte_pktmbuf_mtod(pkt_mbuf(p), const uint8_t *);
 }
 
-// What the stage `rule` has to do for the packet: its handle, from the flow. It is in the field of the mbuf that DPDK leaves to applications, as
+// What the stage `rule` has to do for the packet: its handle, from the flow; of a packet for the switch's own stack (punt.h) its mark. It is in the field of the mbuf that DPDK leaves to applications, as
 // struct pkt is full and few packets have one.
 static inline uint32_t pkt_actions(const struct pkt *p)
 {

@@ -53,6 +53,7 @@ struct resolve {
 	struct trace *trace;
 	// What a rule makes of the packet before later stages look at it.
 	const uint8_t *dst; // destination address by which it is forwarded; NULL: its own
+	uint32_t mark;      // mark.h; 0 until a rule sets it
 	int tag;            // with which it leaves, see vlan_between()
 	uint64_t direct;    // stages whose work on the packet the direct way (FLOW_DIRECT) does by itself, a bit each
 	bool keeps_bit;     // the stage drops the packet, and has work on it all the same: a copy for a mirror

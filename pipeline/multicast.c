@@ -119,7 +119,7 @@ static enum routed may_route(struct resolve *r, const struct group_network *gn, 
 		return ROUTED_NOT;
 	if (*resolve_field(r, CLASS, class) == CLASS_TTL)
 		return ROUTED_TTL;
-	enum route_type type = route_find(r, gn->router, gn->lport, src->v6, rec->group.b, src->b, 0, 0, &found);
+	enum route_type type = route_find(r, gn->router, gn->lport, src->v6, rec->group.b, src->b, 0, 0, 0, &found);
 	rec->rpf = type == ROUTE_UNICAST && found.hop ? found.hop->port : 0;
 	return rec->rpf == gn->lport ? ROUTED_YES : ROUTED_RPF;
 }

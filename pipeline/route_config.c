@@ -213,6 +213,7 @@ static bool policy_of(const struct config *want, struct config_route_policy *cp,
 	p->has_port = cp->has_port;
 	p->port = port ? port->id : 0;
 	p->dscp = cp->dscp;
+	p->mark = cp->mark;
 	if (cp->has_src)
 		p->src = prefix_masked(cp->src);
 	if (cp->has_dst)

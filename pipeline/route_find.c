@@ -115,14 +115,14 @@ static bool find_in(struct resolve *r, const struct router *router, uint32_t num
 	return false;
 }
 
-static bool applies(const struct policy *p, uint16_t in_port, bool v6, const uint8_t *src, const uint8_t *dst, uint8_t tos)
+static bool applies(const struct policy *p, uint16_t in_port, bool v6, const uint8_t *src, const uint8_t *dst, uint8_t tos, uint32_t mark)
 {
 	return (!p->has_port || (p->port && p->port == in_port)) && (!p->has_src || (src && covers(&p->src, v6, src))) &&
-	       (!p->has_dst || covers(&p->dst, v6, dst)) && (p->dscp < 0 || p->dscp == tos >> 2);
+	       (!p->has_dst || covers(&p->dst, v6, dst)) && (p->dscp < 0 || p->dscp == tos >> 2) && mark_matches(&p->mark, mark);
 }
 
 enum route_type route_find(struct resolve *r, uint16_t id, uint16_t in_port, bool v6, const uint8_t *src, const uint8_t *dst,
-			   uint8_t tos, uint64_t hash, struct route_result *out)
+			   uint8_t tos, uint32_t mark, uint64_t hash, struct route_result *out)
 {
 	*out = (struct route_result){.type = ROUTE_NONE};
 	depend(r, route_id_router(id, v6));
@@ -133,7 +133,7 @@ enum route_type route_find(struct resolve *r, uint16_t id, uint16_t in_port, boo
 	for (uint32_t i = 0; all && i < all->n; i++) {
 		const struct policy *p = &all->policy[i];
 
-		if (!applies(p, in_port, v6, src, dst, tos))
+		if (!applies(p, in_port, v6, src, dst, tos, mark))
 			continue;
 		out->policy = p->row;
 		if (p->type != ROUTE_UNICAST) {

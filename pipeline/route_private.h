@@ -60,6 +60,7 @@ struct policy {
 	bool has_src, has_dst, has_port;
 	uint16_t port;
 	int dscp;
+	struct pkt_mark mark; // 0/0: any
 };
 
 struct policies {

@@ -57,12 +57,13 @@ struct route_result {
 	uint32_t policy; // row of the policy rule that chose the table; 0: none
 };
 
+// `mark`: of the packet (mark.h), for policies.
 // Policy, table, longest prefix, next hop by weighted rendezvous hashing of `hash`, which matters only where
 // route_reads_ports(). Addresses in network order. A hop that is dead is chosen only if the prefix has no other; a route none
 // of whose hops has a port counts as not there. Registers the generations that it depends on before it looks. r NULL: for no
 // decision (main thread). ROUTE_NONE: no route.
 enum route_type route_find(struct resolve *r, uint16_t router, uint16_t in_port, bool v6, const uint8_t *src,
-			   const uint8_t *dst, uint8_t tos, uint64_t hash, struct route_result *);
+			   const uint8_t *dst, uint8_t tos, uint32_t mark, uint64_t hash, struct route_result *);
 bool route_reads_ports(uint16_t router);  // some route of it has several next hops
 bool route_reads_policy(uint16_t router); // source address, ingress or DSCP decide
 

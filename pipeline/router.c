@@ -89,7 +89,7 @@ struct record {
 	uint8_t dst[16], gateway[16], mac[6];
 	uint16_t reason;
 	uint16_t in, out; // router ports
-	uint32_t router, route, table;
+	uint32_t router, route, table, mark;
 };
 
 // ---- which way
@@ -98,6 +98,7 @@ struct record {
 struct way {
 	bool v6;
 	uint8_t tos;
+	uint32_t mark;
 	uint8_t src[16], dst[16];
 	uint64_t hash;
 	const struct router_port *in;  // where it is now
@@ -111,7 +112,7 @@ static int one_router(struct resolve *r, struct way *w, uint16_t *reason)
 {
 	static const uint8_t by_type[] = {
 		[ROUTE_NONE] = ACT_NO_ROUTE, [ROUTE_UNREACHABLE] = ACT_UNREACHABLE, [ROUTE_PROHIBIT] = ACT_PROHIBITED, [ROUTE_LOCAL] = ACT_ECHO};
-	enum route_type type = route_find(r, w->in->router, w->in->id, w->v6, w->src, w->dst, w->tos, w->hash, &w->route);
+	enum route_type type = route_find(r, w->in->router, w->in->id, w->v6, w->src, w->dst, w->tos, w->mark, w->hash, &w->route);
 
 	if (type == ROUTE_BLACKHOLE) { // of a router port: the broadcast address of its prefix
 		*reason = w->route.source == ROUTE_CONNECTED ? STAGE_REASON(router, DIRECTED_BROADCAST) : STAGE_REASON(router, BLACKHOLE);
@@ -273,7 +274,8 @@ static uint16_t send_on(struct resolve *r, struct record *rec, const struct way 
 	r->pkt->network = net->id;
 	// RFC 1812 section 5.2.7.2, RFC 4861 section 8.2.
 	const struct router_port *in = hops ? NULL : router_port_get(rec->in);
-	bool back = in && in->redirects && in->id == w->out->id && next_is_v6(w) == w->v6 && router_port_prefix(in, w->v6, w->src) &&
+	// Who is told of another way takes it for all packets, marked or not.
+	bool back = in && !w->mark && in->redirects && in->id == w->out->id && next_is_v6(w) == w->v6 && router_port_prefix(in, w->v6, w->src) &&
 		    router_port_prefix(in, w->v6, w->next);
 	if (back)
 		f->flags |= FLOW_REDIRECT;
@@ -288,6 +290,7 @@ static void read_way(struct resolve *r, struct way *w)
 
 	w->v6 = v6;
 	w->tos = r->key->tos;
+	w->mark = r->mark;
 	memset(w->src, 0, 32);
 	if (v6) {
 		memcpy(w->src, *resolve_field(r, NW_SRC, v6.src), 16);
@@ -332,6 +335,7 @@ static uint16_t route(struct resolve *r, struct record *rec, struct way *w)
 	rec->len = w->route.len;
 	rec->route = w->route.row;
 	rec->table = w->route.table;
+	rec->mark = w->mark;
 	rec->n_hops = w->route.n_hops;
 	resolve_because(r, w->route.policy);
 	if (w->route.type != ROUTE_LOCAL)
@@ -407,7 +411,7 @@ static void respond(struct worker *w, struct pkt *p, uint8_t action)
 }
 
 // The way of a packet that is not being decided: where its router sends it now. False: nowhere.
-static bool look_again(struct rte_mbuf *m, struct way *w)
+static bool look_again(struct rte_mbuf *m, uint32_t mark, struct way *w)
 {
 	struct pkt *p = pkt_of(m);
 	uint8_t room[60], mac[6];
@@ -416,7 +420,7 @@ static bool look_again(struct rte_mbuf *m, struct way *w)
 	uint16_t reason;
 	unsigned hops;
 
-	*w = (struct way){.v6 = v6, .in = dst && ip ? router_port_with(p->network, dst) : NULL};
+	*w = (struct way){.v6 = v6, .mark = mark, .in = dst && ip ? router_port_with(p->network, dst) : NULL};
 	if (!w->in)
 		return false;
 	memcpy(w->src, ip + (v6 ? 8 : 12), v6 ? 16 : 4);
@@ -448,7 +452,7 @@ static __rte_noinline void redirect(struct worker *w, struct pkt *p, uint32_t ad
 	const struct config_prefix *from = NULL;
 	struct way way;
 
-	if (!pw || (pw->redirected_ms && w->now_ms - pw->redirected_ms < 1000) || !look_again(pkt_mbuf(p), &way))
+	if (!pw || (pw->redirected_ms && w->now_ms - pw->redirected_ms < 1000) || !look_again(pkt_mbuf(p), 0, &way))
 		return;
 	d.rp = way.in;
 	d.target.v6 = d.v6;
@@ -541,7 +545,7 @@ static void router_punted(struct rte_mbuf *m, uint8_t kind, uint16_t arg)
 			punt_resume(whole);
 		return;
 	}
-	if (!look_again(m, &w)) {
+	if (!look_again(m, pkt_actions(pkt_of(m)), &w)) {
 		punt_resume(m);
 		return;
 	}
@@ -569,6 +573,8 @@ static void router_format(struct buf *b, const void *record, uint16_t size)
 	}
 	buf_add(b, "to ");
 	add_ip(b, r->v6, r->dst);
+	if (r->mark)
+		buf_add(b, ", mark 0x%x", r->mark);
 	if (r->type) {
 		buf_add(b, ", /%u", r->len);
 		if (r->table)

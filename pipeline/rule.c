@@ -22,6 +22,7 @@ STAGE_REASONS(rule, RULE_REASONS);
 struct record {
 	uint32_t row;   // 0: none matches
 	uint32_t rules; // of how many
+	uint32_t mark;
 };
 
 static struct rule_table *tables[MAX_NETWORKS]; // RCU; [0]: rules of every network
@@ -51,6 +52,7 @@ static void decide(struct resolve *r, const struct rule *ru)
 		f->stages |= 1ULL << stage_rule.index;
 	}
 	r->tag = a->tag;
+	r->mark = mark_set(&a->mark, r->mark);
 	for (unsigned i = 0; i < a->n_sets; i++)
 		if (a->set[i].field == DL_DST)
 			r->dst = a->set[i].value.b;
@@ -112,10 +114,12 @@ static uint16_t rule_resolve(struct resolve *r)
 	best = all ? rule_table_lookup(all, r->key, best) : best;
 	struct record rec = {.row = best ? best->row : 0,
 			     .rules = (uint32_t)((own ? rule_table_size(own) : 0) + (all ? rule_table_size(all) : 0))};
+	if (best)
+		decide(r, best);
+	rec.mark = r->mark;
 	resolve_record(r, &rec, sizeof rec);
 	if (!best)
 		return 0;
-	decide(r, best);
 	uint16_t reason = go(r, best);
 	r->keeps_bit = reason && best->work; // copies are sent of what is dropped too
 	return reason;
@@ -180,6 +184,8 @@ static void rule_format(struct buf *b, const void *record, uint16_t size)
 		buf_add(b, "none of %u rules matches", r->rules);
 	} else if (ru) {
 		buf_add(b, "priority %u, %s: %s", ru->priority, *ru->match_text ? ru->match_text : "any", ru->actions_text);
+		if (r->mark)
+			buf_add(b, "; mark 0x%x", r->mark);
 	} else {
 		buf_add(b, "a rule that is gone");
 	}

@@ -290,7 +290,7 @@ static bool find_hop(struct tunnel_view *v, uint16_t *router_port)
 	struct route_result r;
 	unsigned f = v->remote.v6;
 
-	if (route_find(NULL, own.end[f].router, 0, v->remote.v6, v->local.b, v->remote.b, 0, 0, &r) != ROUTE_UNICAST || !r.hop)
+	if (route_find(NULL, own.end[f].router, 0, v->remote.v6, v->local.b, v->remote.b, 0, 0, 0, &r) != ROUTE_UNICAST || !r.hop)
 		return false;
 	v->has_hop = true;
 	v->hop = r.hop->has_gateway ? r.hop->gateway : v->remote;

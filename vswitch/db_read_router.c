@@ -492,6 +492,8 @@ static void read_policy(const struct weirrec_route_policy *row, struct config_ro
 			db_row_error(&p->error, xasprintf("in_port: %s is a port of another router", row->in_port->name));
 	}
 	p->dscp = (int)db_optional_int("dscp", row->dscp, row->n_dscp, -1, 0, 63, &p->error);
+	if (row->mark && *row->mark)
+		mark_read(row->mark, "mark", &p->mark, &p->error);
 	p->type = read_type("action", row->action, &p->error);
 	p->table = (uint32_t)db_optional_int("table", row->table, row->n_table, 0, 1, UINT32_MAX, &p->error);
 	if (p->type != ROUTE_UNICAST && row->n_table)

@@ -183,6 +183,7 @@ struct asked {
 	struct config_ip dst, src;
 	bool has_src;
 	uint8_t tos;
+	struct pkt_mark mark;
 };
 
 static bool read_asked(int argc, const char *argv[], struct asked *a, char **error)
@@ -211,8 +212,13 @@ static bool read_asked(int argc, const char *argv[], struct asked *a, char **err
 			a->tos = (uint8_t)(strtoul(value, NULL, 10) << 2);
 			if (!value[0] || value[strspn(value, "0123456789")] || strtoul(value, NULL, 10) > 63)
 				sentence_set(error, "a DSCP is from 0 to 63, not \"%s\"", value);
+		} else if (!strcmp(argv[i], "mark")) {
+			if (strchr(value, '/'))
+				sentence_set(error, "mark %s: a packet's mark has no mask", value);
+			else
+				mark_read(value, "mark", &a->mark, error);
 		} else {
-			sentence_set(error, "\"%s\" is not understood: from ADDRESS, in PORT and dscp N may follow the address",
+			sentence_set(error, "\"%s\" is not understood: from ADDRESS, in PORT, dscp N and mark N may follow the address",
 				     argv[i]);
 		}
 	}
@@ -269,7 +275,7 @@ static void verb_lookup(struct control_request *r, int argc, const char *argv[],
 		free(error);
 		return;
 	}
-	route_find(NULL, a.router, a.port, a.dst.v6, a.has_src ? a.src.b : NULL, a.dst.b, a.tos, 0, &found);
+	route_find(NULL, a.router, a.port, a.dst.v6, a.has_src ? a.src.b : NULL, a.dst.b, a.tos, a.mark.value, 0, &found);
 	struct config_prefix p = {.ip = a.dst, .len = found.len};
 	for (unsigned i = found.len; i < 128; i++)
 		p.ip.b[i / 8] &= (uint8_t) ~(0x80 >> i % 8);
@@ -313,5 +319,5 @@ static void verb_lookup(struct control_request *r, int argc, const char *argv[],
 void route_verbs_init(void)
 {
 	pages_register("route/show", "[--router ROUTER] [--table N]", show);
-	control_register("route/lookup", "ROUTER ADDRESS [from ADDRESS] [in PORT] [dscp N] [--json]", 2, 9, verb_lookup, NULL);
+	control_register("route/lookup", "ROUTER ADDRESS [from ADDRESS] [in PORT] [dscp N] [mark N] [--json]", 2, 11, verb_lookup, NULL);
 }

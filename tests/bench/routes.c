@@ -100,7 +100,7 @@ __attribute__((noinline)) uint64_t bench_lookups(bool v6, unsigned n, unsigned t
 	for (unsigned i = 0; i < times; i++) {
 		const uint8_t *ip = ask[(uint32_t)(i * 2654435761U) % n];
 
-		sum += route_find(NULL, ROUTER, 0, v6, NULL, ip, 0, i, &found);
+		sum += route_find(NULL, ROUTER, 0, v6, NULL, ip, 0, 0, i, &found);
 	}
 	return sum;
 }
@@ -123,7 +123,7 @@ static void *look(void *arg)
 			struct route_result found;
 
 			reader.missed += route_find(NULL, ROUTER, 0, reader.v6, NULL,
-						    ask[reader.looked++ * 2654435761U % ROUTES], 0, i, &found) != ROUTE_UNICAST;
+						    ask[reader.looked++ * 2654435761U % ROUTES], 0, 0, i, &found) != ROUTE_UNICAST;
 		}
 		rcu_quiescent(1);
 	}

@@ -302,18 +302,20 @@ def test_policies(server, dump, r1):
         return server.insert("Route_Policy", **{"router": ref(r1["r1"]), **columns})
 
     r2 = server.insert("Router", name="r2")
-    all_of_it = policy(priority=10, src="10.0.0.0/24", dst="10.1.0.0/16", in_port=ref(r1["gw1"]), dscp=46, table=100)
+    all_of_it = policy(priority=10, src="10.0.0.0/24", dst="10.1.0.0/16", in_port=ref(r1["gw1"]), dscp=46, mark="0x10/0xff", table=100)
     default = policy(table=7)
     drops = policy(priority=5, dst="fd00::/8", action="blackhole")
     bad = {policy(src="10.0.0.1/24"): "src: 10.0.0.1/24 has bits behind its 24", policy(dst="x"): 'dst: "x" is no prefix',
            policy(src="10.0.0.0/8", dst="fd00::/8"): "dst: it is of another family than src",
            policy(router=ref(r2), in_port=ref(r1["gw1"])): "in_port: gw1 is a port of another router",
+           policy(mark="gold"): "mark: a mark is a number of 32 bits, such as 0x10, or one with a mask, 0x10/0xff",
+           policy(mark="0x100/0xff"): "mark: the mark has bits that its mask leaves out", policy(mark="1/0"): "mark: the mask 0 leaves nothing of the mark",
            policy(action="prohibit", table=3): "table: action prohibit looks nothing up"}
     config = applied(server, dump)
     found = {p["row"]: p for p in config["policies"]}
-    assert found[all_of_it] == {"row": all_of_it, "router": r1["r1"], "priority": 10, "src": "10.0.0.0/24", "dst": "10.1.0.0/16", "port": r1["gw1"], "dscp": 46,
+    assert found[all_of_it] == {"row": all_of_it, "router": r1["r1"], "priority": 10, "src": "10.0.0.0/24", "dst": "10.1.0.0/16", "port": r1["gw1"], "dscp": 46, "mark": 16, "mask": 255,
                                 "type": "unicast", "table": 100, "error": None}
-    assert (found[default]["priority"], found[default]["dscp"], found[default]["src"], found[default]["port"]) == (32768, -1, None, None)
+    assert (found[default]["priority"], found[default]["dscp"], found[default]["mask"], found[default]["src"], found[default]["port"]) == (32768, -1, 0, None, None)
     assert (found[drops]["type"], found[drops]["error"]) == ("blackhole", None)
     for row, error in bad.items():
         assert found[row]["error"] and found[row]["error"].startswith(error), found[row]

@@ -83,6 +83,7 @@ def test_bad_rows_hurt_nothing_else(r1):
         ("route", "add", "r1", "10.8.0.0/16", "via", "fd00::9"): "",
         ("route", "add", "r1", "10.7.0.0/16", "via", "192.0.2.1"): "",
         ("route-policy", "add", "r1", "--src", "x", "--table", "1"): 'src: "x" is no prefix',
+        ("route-policy", "add", "r1", "--mark", "4294967296", "--table", "1", "--priority", 1): "mark: a mark is a number of 32 bits",
     }
     for words, sentence in bad.items():
         with pytest.raises(SwitchError) as e:

@@ -7,11 +7,13 @@
                  sand ---- [ router pick ] ----
     s2 10.4.0.3 /   10.4.0.1          10.5.0.1  10.5.0.12 [ kernel k2, 10.8.0.8 ]
 
-IPv6: the same with fd0x. Router `pick` has a default route by k1 in its main table, and one by k2 in table 100, which s2's packets are for.
+IPv6: the same with fd0x. Router `pick` has a default route by k1 in its main table, and one by k2 in table 100, which s2's packets are for, and those that
+rules mark.
 """
 
 import pytest
 
+from net import SwitchError
 from topology import Kernel, icmp, route, router
 
 
@@ -74,3 +76,51 @@ def test_policy_by_source(pick, lab, v):
         assert sent[n - 1] >= 20 and sent[2 - n] < 15, sent
         said = lab.explain(f"s{n}", icmp(("10.4.0.", "fd04::")[v // 6] + str(n + 1), there))
         assert f"out by k{n}" in said and (n == 1 or "table 100" in said), said
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_policy_by_mark(pick, lab, v):
+    """Pings of s1 with one DSCP are marked by a rule, and go by k2 as the policy says; others by k1."""
+    s, k = pick
+    there, here = ("10.8.0.8", "fd08::8")[v // 6], ("10.4.0.2", "fd04::2")[v // 6]
+    match = f"{'icmp' if v == 4 else 'icmp6'},in_port=s1,nw_tos=32"
+
+    def by():
+        before = [lab.stats(f"k{i}")["tx_packets"] for i in (1, 2)]
+        s[0].reaches(there, "-Q", 32, count=20)
+        sent = [lab.stats(f"k{i}")["tx_packets"] - n for i, n in zip((1, 2), before)]
+        assert min(sent) < 15 and max(sent) >= 20, sent
+        return 1 + sent.index(max(sent))
+
+    assert by() == 1
+    lab.weirctl("flow", "add", match, "set_field:0x110->pkt_mark")
+    assert by() == 1
+    lab.weirctl("route-policy", "add", "pick", "--mark", "0x10/0xff", "--table", 100, "--priority", 10)
+    try:
+        assert by() == 2
+        (row,) = [p for p in lab.weirctl("route-policy", "list", "pick", json=True) if p["priority"] == 10]
+        assert (row["mark"], row["problem"]) == ("0x10/0xff", None)
+        (counted,) = lab.weirctl("flow", "list", json=True)
+        assert counted["packets"] >= 40
+        said = lab.explain("s1", f"{icmp(here, there)},nw_tos=32")
+        assert "set_field:0x110->pkt_mark; mark 0x110" in said and "mark 0x110, /0 of table 100" in said and "out by k2" in said, said
+        assert "out by k1" in lab.explain("s1", icmp(here, there))
+        gateway = ("10.5.0.12", "fd05::12")[v // 6]
+        for mark, table in (("0x10", 100), ("0xff10", 100), ("272", 100), ("0x11", 0), ("0", 0)):
+            answer = lab.ask("route/lookup", "pick", there, "mark", mark)
+            assert answer["table"] == table and (gateway in answer["next_hop"]) == (table == 100), answer
+            assert answer["policy"] == ("Route_Policy 10" if table else None)
+        for bad in ("", "0x10/0xff", "gold", "4294967296", "-1"):
+            with pytest.raises(SwitchError, match="mark"):
+                lab.weirctl("route", "lookup", "pick", there, "mark", bad)
+        # Another mark, and none.
+        lab.weirctl("flow", "del", match)
+        lab.weirctl("flow", "add", match, "set_field:0x11->pkt_mark")
+        assert by() == 1
+        lab.weirctl("flow", "del", match)
+        lab.weirctl("flow", "add", match, "set_field:0x10->pkt_mark,normal")
+        assert by() == 2
+    finally:
+        lab.weirctl("route-policy", "del", "pick", 10)
+        lab.weirctl("flow", "del", "all")
+    assert by() == 1

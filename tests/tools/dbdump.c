@@ -175,9 +175,9 @@ static json_t *route_json(const struct config_route *r)
 
 static json_t *policy_json(const struct config_route_policy *p)
 {
-	return json_pack("{so so sI so so so si ss sI so}", "row", row_json(&p->row), "router", row_json(&p->router), "priority", (json_int_t)p->priority, "src",
+	return json_pack("{so so sI so so so si sI sI ss sI so}", "row", row_json(&p->row), "router", row_json(&p->router), "priority", (json_int_t)p->priority, "src",
 			 p->has_src ? prefix_json(&p->src) : json_null(), "dst", p->has_dst ? prefix_json(&p->dst) : json_null(), "port", row_json(&p->port),
-			 "dscp", p->dscp, "type", route_types[p->type], "table", (json_int_t)p->table, "error", text_json(p->error));
+			 "dscp", p->dscp, "mark", (json_int_t)p->mark.value, "mask", (json_int_t)p->mark.mask, "type", route_types[p->type], "table", (json_int_t)p->table, "error", text_json(p->error));
 }
 
 static json_t *routing_json(const struct config *c)

@@ -68,7 +68,7 @@ static enum route_type find_hashed(const char *dst, uint64_t hash)
 {
 	struct config_ip d = addr(dst), s = addr(d.v6 ? "2001:db8:ffff::1" : "192.0.2.1");
 
-	return route_find(NULL, R, 0, d.v6, s.b, d.b, 0, hash, &found);
+	return route_find(NULL, R, 0, d.v6, s.b, d.b, 0, 0, hash, &found);
 }
 
 // The gateway's last byte, 0: on the link; -type if it isn't unicast.
@@ -363,7 +363,7 @@ static bool stales(const char *dst, void (*change)(void))
 
 	memset(&cold, 0, sizeof cold);
 	memset(&f, 0, sizeof f);
-	route_find(&r, R, 0, d.v6, d.b, d.b, 0, 1, &out);
+	route_find(&r, R, 0, d.v6, d.b, d.b, 0, 0, 1, &out);
 	assert_true(cold.n_deps <= 4);
 	change();
 	for (unsigned i = 0; i < cold.n_deps; i++)
@@ -610,7 +610,7 @@ static int find_from(const char *src, const char *dst, uint16_t port, uint8_t to
 {
 	struct config_ip s = addr(src), d = addr(dst);
 
-	if (route_find(NULL, R, port, d.v6, s.b, d.b, tos, 1, &found) != ROUTE_UNICAST)
+	if (route_find(NULL, R, port, d.v6, s.b, d.b, tos, 0, 1, &found) != ROUTE_UNICAST)
 		return -(int)found.type;
 	return found.hop->gateway.b[3];
 }
@@ -768,8 +768,8 @@ static void rubbish(void **state)
 	s.type = ROUTE_UNREACHABLE;
 	for (unsigned i = 0; i < ROUTE_TABLES_MAX + 10; i++)
 		assert_int_equal(route_set(R, i * 1000, &s), i < ROUTE_TABLES_MAX ? 0 : -ENOSPC);
-	assert_int_equal(route_find(NULL, 0, 0, false, (uint8_t[16]){0}, (uint8_t[16]){0}, 0, 0, &found), ROUTE_NONE);
-	assert_int_equal(route_find(NULL, 9, 0, true, (uint8_t[16]){0}, (uint8_t[16]){0}, 0, 0, &found), ROUTE_NONE);
+	assert_int_equal(route_find(NULL, 0, 0, false, (uint8_t[16]){0}, (uint8_t[16]){0}, 0, 0, 0, &found), ROUTE_NONE);
+	assert_int_equal(route_find(NULL, 9, 0, true, (uint8_t[16]){0}, (uint8_t[16]){0}, 0, 0, 0, &found), ROUTE_NONE);
 }
 
 // ---- lines
