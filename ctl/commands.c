@@ -111,6 +111,10 @@ static const struct option_desc flow_options[] = {
 	{"priority", "N", "0 to 65535, the highest that matches decides; 32768 by default"},
 	{0},
 };
+static const struct option_desc class_options[] = {
+	{"description", "TEXT", "what it is for, in words", "description"},
+	{0},
+};
 static const struct option_desc export_options[] = {
 	{"target", "TARGET", "udp:IP:PORT, tcp:IP:PORT (IPFIX), file:/PATH or unix:/PATH (JSON); repeat it for more", "targets", NULL, true},
 	{"networks", "NETWORK,...", "the networks whose flows are exported; none: all", "networks"},
@@ -293,6 +297,12 @@ const struct command commands[] = {
 	 .writes = true,
 	 .help = "delete rules, by match or row"},
 	{"flow", "list", "[--network NETWORK] [--limit N]", 0, 4, CONTROL, .bundle = true, .pages = true, .help = "list the rules, with what they have matched"},
+	{"class", "add", "NAME " SETTINGS, 1, ANY_NUMBER, DATABASE, {add_options, class_options}, class_add_run, .writes = true,
+	 .help = "add a class of traffic, which rules put packets into by class:NAME"},
+	{"class", "del", "NAME", 1, 1, DATABASE, {if_exists}, class_del_run, .writes = true, .help = "delete a class; rules that name it wait for another"},
+	{"class", "list", "[--limit N]", 0, 2, CONTROL, .bundle = true, .pages = true, .help = "list the classes, with what rules have put into them"},
+	{"class", "set", "NAME " SETTINGS, 1, ANY_NUMBER, DATABASE, {class_options}, class_set_run, .writes = true, .help = "change a class"},
+	{"class", "show", "NAME", 1, 1, DATABASE, {NULL}, class_show_run, .statistics = true, .help = "show all columns of a class"},
 	{"export",
 	 "add",
 	 "NAME " SETTINGS,

@@ -149,6 +149,7 @@ static struct ovsdb_idl *connect_idl(bool statistics)
 		ovsdb_idl_omit(idl, &weirrec_port_col_statistics);
 		ovsdb_idl_omit(idl, &weirrec_host_col_statistics);
 		ovsdb_idl_omit(idl, &weirrec_flow_col_statistics);
+		ovsdb_idl_omit(idl, &weirrec_class_col_statistics);
 		ovsdb_idl_omit(idl, &weirrec_mirror_col_statistics);
 		ovsdb_idl_omit(idl, &weirrec_flow_export_col_statistics);
 	}

@@ -103,6 +103,7 @@ _weirctl() {
 		router-port/del/2 | router-port/set/2 | router-port/show/2) list=($(_weirctl_names router_port)) ;;
 		route/add/[4-9]*) [[ ${said[-1]} == dev ]] && list=($(_weirctl_names router_port)) || list=(via dev weight blackhole unreachable prohibit) ;;
 		worker/history/2) list=(clear) ;;
+		class/del/2 | class/set/2 | class/show/2) list=($(_weirctl_names class)) ;;
 		mirror/del/2 | mirror/set/2) list=($(_weirctl_names mirror)) ;;
 		host/del/2 | host/set/2 | host/show/2) list=($(_weirctl_names host)) ;;
 		fdb/add/4) list=($(_weirctl_names port)) ;;

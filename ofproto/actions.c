@@ -13,6 +13,7 @@ struct list {
 	uint8_t n_sets; // so far
 	int32_t tag;
 	struct pkt_mark mark;
+	char class[FIELD_NAME_MAX];
 	bool decided;   // drop, in_port, normal or flood was there
 	const char *loose; // a set or a tag that no output has come after yet
 	struct actions_copy copy[ACTIONS_COPIES + 1]; // outputs and mirrors, in order
@@ -148,6 +149,26 @@ static int set_field(struct list *l, const char *value, const char *word, char *
 	return rc;
 }
 
+static int set_class(struct list *l, const char *name, const char *word, char **error)
+{
+	if (!*name || strlen(name) >= sizeof l->class)
+		return field_refuse(error, "%s: the name of a class is needed, class:NAME", word);
+	if (l->class[0])
+		return field_refuse(error, "%s: another word has put the packet into class %s already", word, l->class);
+	memcpy(l->class, name, strlen(name));
+	l->loose = "class";
+	return 0;
+}
+
+// What is of the packet itself is what was said until now.
+static void settle(struct list *l, int32_t tag, uint8_t n_sets)
+{
+	l->a->tag = tag;
+	l->a->n_sets = n_sets;
+	l->a->mark = l->mark;
+	memcpy(l->a->class, l->class, sizeof l->class);
+}
+
 static int decide(struct list *l, enum actions_to to, const char *word, char **error)
 {
 	if (l->decided)
@@ -155,9 +176,7 @@ static int decide(struct list *l, enum actions_to to, const char *word, char **e
 	l->decided = true;
 	l->loose = NULL;
 	l->a->to = to;
-	l->a->n_sets = l->n_sets;
-	l->a->tag = l->tag;
-	l->a->mark = l->mark;
+	settle(l, l->tag, l->n_sets);
 	return 0;
 }
 
@@ -190,6 +209,7 @@ enum verb {
 	PUSH_VLAN,
 	STRIP_VLAN,
 	MIRROR,
+	CLASS_OF,
 	REFUSED,
 };
 
@@ -223,7 +243,7 @@ static const struct {
 	{"strip_vlan", STRIP_VLAN, false, NULL},
 	{"pop_vlan", STRIP_VLAN, false, NULL},
 	{"mirror", MIRROR, true, NULL},
-	{"class", REFUSED, true, "there are no classes of traffic yet"},
+	{"class", CLASS_OF, true, NULL},
 	{"controller", REFUSED, true, "there is no controller"},
 	{"resubmit", REFUSED, true, "there is one table of rules"},
 	{"goto_table", REFUSED, true, "there is one table of rules"},
@@ -243,7 +263,7 @@ static int one(struct list *l, char *word, char **error)
 			break;
 	if (i == sizeof verbs / sizeof verbs[0])
 		return field_refuse(error, "%s: no such action; there are drop, output:PORT, in_port, normal, flood, set_field:VALUE->FIELD, "
-					   "mod_vlan_vid:N, mod_vlan_pcp:N, push_vlan:ETHERTYPE, strip_vlan and mirror:PORT", word);
+					   "mod_vlan_vid:N, mod_vlan_pcp:N, push_vlan:ETHERTYPE, strip_vlan, class:NAME and mirror:PORT", word);
 	if (verbs[i].verb == REFUSED)
 		return field_refuse(error, "%s: %s", word, verbs[i].arg);
 	if (verbs[i].value != (word[len] != '\0'))
@@ -272,6 +292,8 @@ static int one(struct list *l, char *word, char **error)
 		return push_vlan(l, value, word, error);
 	case STRIP_VLAN:
 		return strip_vlan(l);
+	case CLASS_OF:
+		return set_class(l, value, word, error);
 	default:
 		return -EINVAL;
 	}
@@ -288,6 +310,8 @@ static int finish(struct list *l, char **error)
 			if (l->copy[i].tag != TAG_AS_RECEIVED)
 				return field_refuse(error, "drop: the packet can't go to %s as well (mirror:%s sends a copy there)", l->copy[i].name,
 						    l->copy[i].name);
+		if (l->class[0])
+			return field_refuse(error, "class:%s: what is dropped is in no class", l->class);
 		a->n_sets = 0;
 	}
 	while (last && l->copy[last - 1].tag == TAG_AS_RECEIVED)
@@ -298,17 +322,13 @@ static int finish(struct list *l, char **error)
 		struct actions_copy *c = &l->copy[last - 1];
 
 		a->to = ACTIONS_PORT;
-		a->tag = c->tag;
-		a->n_sets = c->n_sets;
-		a->mark = l->mark;
+		settle(l, c->tag, c->n_sets);
 		memcpy(a->name, c->name, sizeof a->name);
 		memmove(c, c + 1, (l->n - last) * sizeof *c);
 		l->n--;
 	} else if (!l->decided) {
 		a->to = ACTIONS_NORMAL;
-		a->tag = l->tag;
-		a->n_sets = l->n_sets;
-		a->mark = l->mark;
+		settle(l, l->tag, l->n_sets);
 	}
 	if (!l->n)
 		return 0;

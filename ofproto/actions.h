@@ -49,7 +49,8 @@ struct actions {
 	int32_t tag;
 	uint8_t n_sets;            // of the packet itself
 	uint8_t n_copies;
-	struct pkt_mark mark;          // of the packet itself; mask 0: stays as it is
+	char class[FIELD_NAME_MAX]; // name of the class of traffic that the packet itself is in; "": none
+	struct pkt_mark mark;      // of the packet itself; mask 0: stays as it is
 	struct rewrite *set;       // all sets, in the order of the list
 	struct actions_copy *copy;
 };
@@ -63,6 +64,7 @@ struct actions {
 //     mod_vlan_pcp:N              its priority; set_field:N->vlan_pcp is the same
 //     push_vlan:ETHERTYPE         one more tag, 0 and of priority 0 until the words above say otherwise
 //     set_field:M->pkt_mark       its mark, M or M/MASK: of the packet itself, copies have none
+//     class:NAME                  its class of traffic: of the packet itself, unless it is dropped
 //     mirror:PORT                 a copy as it was received, tag and all
 // Sets alone, and mirrors alone, go on as if `normal` were written. `match` says which fields there are to be set. 0, or -EINVAL and *error (malloc'ed, one
 // sentence that names the word which is wrong).

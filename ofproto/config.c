@@ -86,6 +86,11 @@ void config_free(struct config *c)
 		free(c->flows[i].error);
 	}
 	free(c->flows);
+	for (size_t i = 0; i < c->n_classes; i++) {
+		free(c->classes[i].name);
+		free(c->classes[i].error);
+	}
+	free(c->classes);
 	for (size_t i = 0; i < c->n_mirrors; i++) {
 		free(c->mirrors[i].name);
 		free(c->mirrors[i].src);

@@ -143,6 +143,13 @@ struct config_flow {
 	char *error;
 };
 
+// A class of traffic, which rules put packets into (table Class). They are sorted by name, and no two without an error have the same one.
+struct config_class {
+	struct row_id row;
+	char *name;
+	char *error;
+};
+
 // Flow records for collectors (table Flow_Export).
 struct config_export {
 	struct row_id row;
@@ -289,6 +296,8 @@ struct config {
 	size_t n_fdb;
 	struct config_flow *flows;
 	size_t n_flows;
+	struct config_class *classes;
+	size_t n_classes;
 	struct config_mirror *mirrors;
 	size_t n_mirrors;
 	struct config_export *exports;

@@ -80,6 +80,7 @@ void resolve_start(struct resolve *r, struct worker *w, struct rte_mbuf *m, cons
 {
 	memset(f, 0, sizeof *f);
 	c->n_deps = c->n_prov = 0;
+	c->class_row = 0;
 	*r = (struct resolve){.w = w, .pkt = pkt_of(m), .key = key, .flow = f, .cold = c, .tag = TAG_OF_PORT};
 	f->epoch = gen_read_epoch(); // before anything is looked up
 }
@@ -144,6 +145,11 @@ struct flow *forward_resolve(struct worker *w, struct rte_mbuf *m, struct lookup
 	worker_count(w, pkt_of(m)->in_port, COUNT_RESOLVED, 1);
 	w->tally.resolved++;
 	struct flow *f = keep(&r, l, old);
+	if (f == scratch && f->rule) { // no flow will credit it
+		flow_credit(w->flows, f->rule, 1, m->pkt_len);
+		if (cold.class_row)
+			flow_credit(w->flows, cold.class_row, 1, m->pkt_len);
+	}
 	if (start)
 		probe_resolve(&r, rte_rdtsc() - start);
 	return f;

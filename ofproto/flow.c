@@ -109,14 +109,23 @@ static void credit_flow(struct flow_table *t, uint32_t i)
 	const struct flow *f = &t->record[i].flow;
 	const struct flow_cold *c = &t->cold[i];
 
-	if (unlikely(f->rule))
-		flow_credit(t, f->rule, f->packets - c->credited_packets, f->bytes - c->credited_bytes);
+	if (likely(!f->rule))
+		return;
+	flow_credit(t, f->rule, f->packets - c->credited_packets, f->bytes - c->credited_bytes);
+	if (c->class_row)
+		flow_credit(t, c->class_row, f->packets - c->credited_packets, f->bytes - c->credited_bytes);
 }
 
 static void add_credit(struct flow_credit *sum, const struct flow_credit *c)
 {
 	sum->packets += __atomic_load_n(&c->packets, __ATOMIC_RELAXED);
 	sum->bytes += __atomic_load_n(&c->bytes, __ATOMIC_RELAXED);
+}
+
+static void add_uncredited(struct flow_credit *sum, const struct flow_view *v)
+{
+	sum->packets += v->flow.packets - v->cold.credited_packets;
+	sum->bytes += v->flow.bytes - v->cold.credited_bytes;
 }
 
 // What was credited first and flows second: what moves from the second to the first in between is missing then, not counted twice.
@@ -129,10 +138,12 @@ static void sum_table(const struct flow_table *t, struct flow_credit *sum, uint3
 		struct flow_view v;
 
 		// Few flows are of rules: most cost a look at one cache line.
-		if (!__atomic_load_n(&t->record[i].flow.rule, __ATOMIC_RELAXED) || !flow_table_read(t, i, &v) || !v.flow.rule || v.flow.rule >= n)
+		if (!__atomic_load_n(&t->record[i].flow.rule, __ATOMIC_RELAXED) || !flow_table_read(t, i, &v) || !v.flow.rule)
 			continue;
-		sum[v.flow.rule].packets += v.flow.packets - v.cold.credited_packets;
-		sum[v.flow.rule].bytes += v.flow.bytes - v.cold.credited_bytes;
+		if (v.flow.rule < n)
+			add_uncredited(&sum[v.flow.rule], &v);
+		if (v.cold.class_row && v.cold.class_row < n)
+			add_uncredited(&sum[v.cold.class_row], &v);
 	}
 }
 
@@ -142,6 +153,11 @@ void flow_credits_sum(struct flow_credit *sum, uint32_t n)
 		add_credit(&sum[i], &gone[i]);
 	for (const struct flow_table *t = tables; t; t = t->next)
 		sum_table(t, sum, n);
+}
+
+static uint32_t high_row(uint32_t row, uint32_t n)
+{
+	return row >= n && row < FLOW_CREDITS ? row + 1 : n;
 }
 
 // The worker of the table is no more; what was counted stays.
@@ -154,8 +170,10 @@ static void keep_credits(const struct flow_table *t)
 	if (t->credit_high >= n && t->credit_high)
 		n = t->credit_high + 1;
 	for (uint32_t i = 0; i < flow_table_high(t); i++)
-		if (t->record[i].flow.rule >= n && t->record[i].flow.rule < FLOW_CREDITS)
-			n = t->record[i].flow.rule + 1;
+		if (t->record[i].flow.rule) {
+			n = high_row(t->record[i].flow.rule, n);
+			n = high_row(t->cold[i].class_row, n);
+		}
 	if (n <= 1)
 		return;
 	struct flow_credit *more = n > n_gone ? realloc(gone, n * sizeof *gone) : gone;
@@ -692,6 +710,7 @@ void flow_decide(struct flow_table *t, struct flow *record, const struct flow *d
 	memcpy(c->prov_row, from->prov_row, sizeof c->prov_row);
 	c->n_deps = from->n_deps;
 	c->n_prov = from->n_prov;
+	c->class_row = from->class_row;
 	change_end(c);
 }
 

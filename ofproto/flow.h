@@ -65,6 +65,7 @@ struct flow_cold {
 	uint32_t created_ms;
 	uint32_t serial;               // of this table's flows: tells a record from the next one in its place
 	uint16_t port;
+	uint32_t class_row;            // class of traffic that its packets are credited to as well; 0: none, as always where no rule decides
 	uint64_t credited_packets;     // of its counters, what was credited to rules before the present decision
 	uint64_t credited_bytes;
 	uint8_t prov_stage[FLOW_PROV]; // which stage the row decided
@@ -103,7 +104,7 @@ struct flow_cold *flow_cold(struct flow_table *, const struct flow *);
 const struct flow_key *flow_key(struct flow_table *, const struct flow *);
 uint32_t flow_index(struct flow_table *, const struct flow *);
 
-// Counters of the rows that decided. A flow credits its packets to the row of its decision when it is decided anew or goes; what flows have not
+// Counters of the rows that decided. A flow credits its packets to the row of its decision, and to its class, when it is decided anew or goes; what flows have not
 // credited yet is added when somebody asks.
 #define FLOW_CREDITS (1u << 22) // rows that can have counters
 struct flow_credit {

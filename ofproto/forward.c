@@ -262,8 +262,6 @@ unsigned forward_misses(struct worker *w, uint16_t port)
 			}
 			apply(w, m, f);
 			hand_on(m, f);
-			if (unlikely(f == &scratch && f->rule))
-				flow_credit(w->flows, f->rule, 1, m->pkt_len);
 			ready[n++] = m;
 		}
 		if (unlikely(measured))

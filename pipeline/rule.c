@@ -1,5 +1,6 @@
 // rule: the operator's rules (table Flow): what they say goes before what the forwarding database says.
 #include "rule_table.h"
+#include "class_table.h"
 #include "table_stat.h"
 #include "forward.h"
 #include "rewrite.h"
@@ -22,7 +23,7 @@ STAGE_REASONS(rule, RULE_REASONS);
 struct record {
 	uint32_t row;   // 0: none matches
 	uint32_t rules; // of how many
-	uint32_t mark;
+	uint32_t mark, class_row;
 };
 
 static struct rule_table *tables[MAX_NETWORKS]; // RCU; [0]: rules of every network
@@ -50,6 +51,10 @@ static void decide(struct resolve *r, const struct rule *ru)
 	if (ru->work) {
 		f->actions = ru->work;
 		f->stages |= 1ULL << stage_rule.index;
+	}
+	if (ru->class_row) {
+		resolve_because(r, ru->class_row);
+		r->cold->class_row = ru->class_row;
 	}
 	r->tag = a->tag;
 	r->mark = mark_set(&a->mark, r->mark);
@@ -117,6 +122,7 @@ static uint16_t rule_resolve(struct resolve *r)
 	if (best)
 		decide(r, best);
 	rec.mark = r->mark;
+	rec.class_row = best ? best->class_row : 0;
 	resolve_record(r, &rec, sizeof rec);
 	if (!best)
 		return 0;
@@ -179,6 +185,7 @@ static void rule_format(struct buf *b, const void *record, uint16_t size)
 {
 	const struct record *r = record;
 	const struct rule *ru = rule_of(r->row);
+	const struct row_info *class = row_get(r->class_row);
 
 	if (!r->row) {
 		buf_add(b, "none of %u rules matches", r->rules);
@@ -186,6 +193,8 @@ static void rule_format(struct buf *b, const void *record, uint16_t size)
 		buf_add(b, "priority %u, %s: %s", ru->priority, *ru->match_text ? ru->match_text : "any", ru->actions_text);
 		if (r->mark)
 			buf_add(b, "; mark 0x%x", r->mark);
+		if (class)
+			buf_add(b, "; class %s", class->name);
 	} else {
 		buf_add(b, "a rule that is gone");
 	}
@@ -253,7 +262,7 @@ static void set_port(const struct names *names, const char *word, const char *na
 		sentence_set(error, "%s%s: there is no port %s yet", word, name, name);
 }
 
-static void find_ports(struct rule *ru, const struct names *names)
+static void find_names(struct rule *ru, const struct names *names)
 {
 	struct actions *a = &ru->actions;
 	uint16_t in;
@@ -266,10 +275,13 @@ static void find_ports(struct rule *ru, const struct names *names)
 		set_port(names, "output:", a->name, &a->port, &ru->error);
 	for (unsigned i = 0; i < a->n_copies; i++)
 		set_port(names, a->copy[i].tag == TAG_AS_RECEIVED ? "mirror:" : "output:", a->copy[i].name, &a->copy[i].port, &ru->error);
+	ru->class_row = a->class[0] ? class_table_find(a->class) : 0;
+	if (a->class[0] && !ru->class_row)
+		sentence_set(&ru->error, "class:%s: there is no class %s yet", a->class, a->class);
 }
 
-// Whether the ports that the rule names are the ones that they were.
-static bool same_ports(const struct rule *ru, const struct names *names)
+// Whether the ports and the class that the rule names are the ones that they were.
+static bool same_names(const struct rule *ru, const struct names *names)
 {
 	const struct actions *a = &ru->actions;
 	bool same = !ru->match.in_port[0] || ru->match.value.port == port_id(names, ru->match.in_port);
@@ -277,7 +289,7 @@ static bool same_ports(const struct rule *ru, const struct names *names)
 	same &= a->to != ACTIONS_PORT || a->port == port_id(names, a->name);
 	for (unsigned i = 0; i < a->n_copies; i++)
 		same &= a->copy[i].port == port_id(names, a->copy[i].name);
-	return same;
+	return same && (!a->class[0] || ru->class_row == class_table_find(a->class));
 }
 
 static void give_work(struct rule *ru)
@@ -312,7 +324,7 @@ static struct rule *rule_make(const struct config_flow *cf, uint16_t network, co
 		return NULL;
 	}
 	if (!ru->error && !match_parse(cf->match, &ru->match, &ru->error) && !actions_parse(cf->actions, &ru->match, &ru->actions, &ru->error))
-		find_ports(ru, names);
+		find_names(ru, names);
 	ru->active = cf->enabled && (network || !cf->has_network);
 	if (!ru->error && ru->active)
 		give_work(ru);
@@ -346,7 +358,7 @@ static bool is_unchanged(const struct rule *ru, const struct config_flow *cf, ui
 
 	// A row with an error is looked at again: what it lacked may be there by now.
 	return !ru->error && !cf->error && ru->active == active && ru->network == network && ru->priority == cf->priority &&
-	       !strcmp(ru->match_text, cf->match) && !strcmp(ru->actions_text, cf->actions) && same_ports(ru, names);
+	       !strcmp(ru->match_text, cf->match) && !strcmp(ru->actions_text, cf->actions) && same_names(ru, names);
 }
 
 static uint16_t network_id(const struct config *c, const struct row_id *id)
@@ -373,8 +385,9 @@ static int names_make(const struct config *want, struct names *names)
 static int rule_prepare(struct config *want)
 {
 	struct names names = {0};
-	int rc = names_make(want, &names);
+	int rc = class_table_set(want);
 
+	rc = rc ? rc : names_make(want, &names);
 	next = rc ? NULL : calloc(want->n_flows + 1, sizeof *next);
 	n_next = 0;
 	if (!next) {
@@ -562,14 +575,15 @@ static void rule_fini(void)
 	rules = NULL;
 	n_rules = 0;
 	memset(fields_of, 0, sizeof fields_of);
+	class_table_fini();
 }
 
 // ---- counters and verbs
 
-// Brings packets and bytes of all rules up to date. They never go back: what a flow counts while it is decided anew may be missing from a sum.
+// Brings packets and bytes of all rules and classes up to date. They never go back: what a flow counts while it is decided anew may be missing from a sum.
 static void count_rules(void)
 {
-	uint32_t n = 0;
+	uint32_t n = class_table_end();
 
 	for (size_t i = 0; i < n_rules; i++)
 		n = rules[i]->row >= n ? rules[i]->row + 1 : n;
@@ -583,12 +597,17 @@ static void count_rules(void)
 		rules[i]->packets = s->packets > rules[i]->packets ? s->packets : rules[i]->packets;
 		rules[i]->bytes = s->bytes > rules[i]->bytes ? s->bytes : rules[i]->bytes;
 	}
+	class_table_count(sum);
 	free(sum);
 }
 
 static void rule_count(stage_count_fn *fn, void *arg)
 {
+	struct class_view c;
+
 	count_rules();
+	for (size_t i = 0; class_table_at(i, &c); i++)
+		fn(arg, "Class", c.id, c.packets, c.bytes);
 	for (size_t i = 0; i < n_rules; i++)
 		fn(arg, "Flow", &rules[i]->id, rules[i]->packets, rules[i]->bytes);
 }
@@ -664,7 +683,42 @@ static int verb_list(struct page *p, int argc, const char *argv[], char **error)
 	return more;
 }
 
+static uint64_t rules_of(uint32_t class_row)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < n_rules; i++)
+		n += rules[i]->active && rules[i]->class_row == class_row;
+	return n;
+}
+
+static int verb_classes(struct page *p, int argc, const char *argv[], char **error)
+{
+	static const char *const columns[][2] = {{"name", "NAME"}, {"rules", "RULES"}, {"packets", "PACKETS"}, {"bytes", "BYTES"}};
+	struct class_view c;
+
+	if (argc > 1) {
+		sentence_set(error, "class list takes --limit N");
+		return -1;
+	}
+	if (!p->at[0])
+		count_rules();
+	for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++)
+		listing_column(p->l, columns[i][0], columns[i][1]);
+	for (; class_table_at(p->at[0], &c); p->at[0]++) {
+		if (!page_look(p))
+			return 1;
+		listing_row(p->l);
+		listing_str(p->l, c.name);
+		listing_uint(p->l, rules_of(c.row));
+		listing_uint(p->l, c.packets);
+		listing_uint(p->l, c.bytes);
+	}
+	return 0;
+}
+
 static const struct stage_verb rule_verbs[] = {
+	{"class/list", "[--limit N]", "classes of traffic, with what rules have put into them", NULL, verb_classes},
 	{"flow/list", "[--network NETWORK] [--limit N]", "rules, with what they have matched", NULL, verb_list},
 	{0},
 };

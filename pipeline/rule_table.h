@@ -12,6 +12,7 @@
 struct rule {
 	struct row_id id;
 	uint32_t row;      // handle
+	uint32_t class_row; // handle of its class of traffic; 0: none
 	uint32_t work;     // handle of what is left to do per packet; 0: nothing
 	uint16_t priority;
 	uint16_t network;  // 0: every one

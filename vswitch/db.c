@@ -24,6 +24,7 @@ static const struct ovsdb_idl_column *const written_columns[] = {
 	&weirrec_port_columns[WEIRREC_PORT_COL_STATISTICS],  &weirrec_port_columns[WEIRREC_PORT_COL_ERROR],
 	&weirrec_fdb_columns[WEIRREC_FDB_COL_ERROR],         &weirrec_flow_columns[WEIRREC_FLOW_COL_ERROR],
 	&weirrec_flow_columns[WEIRREC_FLOW_COL_STATISTICS],
+	&weirrec_class_columns[WEIRREC_CLASS_COL_ERROR],     &weirrec_class_columns[WEIRREC_CLASS_COL_STATISTICS],
 	&weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_ERROR],
 	&weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_STATISTICS],
 	&weirrec_mirror_columns[WEIRREC_MIRROR_COL_ERROR],   &weirrec_mirror_columns[WEIRREC_MIRROR_COL_STATISTICS],
@@ -41,6 +42,8 @@ static const struct ovsdb_idl_column *const unused_columns[] = {
 	&weirrec_network_columns[WEIRREC_NETWORK_COL_EXTERNAL_IDS],
 	&weirrec_fdb_columns[WEIRREC_FDB_COL_EXTERNAL_IDS],
 	&weirrec_flow_columns[WEIRREC_FLOW_COL_EXTERNAL_IDS],
+	&weirrec_class_columns[WEIRREC_CLASS_COL_DESCRIPTION],
+	&weirrec_class_columns[WEIRREC_CLASS_COL_EXTERNAL_IDS],
 	&weirrec_mirror_columns[WEIRREC_MIRROR_COL_EXTERNAL_IDS],
 	&weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_EXTERNAL_IDS],
 	&weirrec_router_columns[WEIRREC_ROUTER_COL_EXTERNAL_IDS],
@@ -78,6 +81,7 @@ struct db *db_open(const char *remote, const char *host)
 	} while (0)
 	OWN_ROWS(port);
 	OWN_ROWS(flow);
+	OWN_ROWS(class);
 	OWN_ROWS(flow_export);
 	OWN_ROWS(mirror);
 	struct ovsdb_idl_condition hosts = OVSDB_IDL_CONDITION_INIT(&hosts);

@@ -51,6 +51,7 @@ enum db_table {
 	DB_PORT,
 	DB_FDB,
 	DB_FLOW,
+	DB_CLASS,
 	DB_MIRROR,
 	DB_EXPORT,
 	DB_ROUTER,
@@ -63,7 +64,8 @@ void db_error(struct db *, enum db_table, const struct row_id *, const char *err
 // Of rows that several switches write (DB_NETWORK, DB_ROUTER, DB_ROUTER_PORT) keys that aren't named stay as they are.
 void db_status(struct db *, enum db_table, const struct row_id *, const struct db_kv *, size_t n);
 void db_stats(struct db *, enum db_table, const struct row_id *, const struct db_stat *, size_t n);
-void db_flow_stats(struct db *, const struct row_id *, uint64_t packets, uint64_t bytes);
+// Of DB_FLOW and DB_CLASS.
+void db_flow_stats(struct db *, enum db_table, const struct row_id *, uint64_t packets, uint64_t bytes);
 void db_mirror_stats(struct db *, const struct row_id *, uint64_t packets, uint64_t bytes);
 void db_port_link(struct db *, const struct row_id *, bool link_up);
 void db_port_number(struct db *, const struct row_id *, uint16_t id, uint16_t mtu);

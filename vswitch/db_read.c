@@ -323,6 +323,13 @@ static void read_flow(const struct weirrec_flow *row, struct config_flow *flow)
 	flow->enabled = row->n_enabled ? row->enabled[0] : true;
 }
 
+static void read_class(const struct weirrec_class *row, struct config_class *c)
+{
+	c->row = db_row_id(&row->header_.uuid);
+	c->name = xstrdup(row->name);
+	c->error = db_check_name(row->name);
+}
+
 static void read_export(const struct weirrec_flow_export *row, const struct ovsdb_idl *idl, struct config_export *x)
 {
 	const struct ovsdb_datum *networks = weirrec_flow_export_get_networks(row, OVSDB_TYPE_UUID);
@@ -428,6 +435,23 @@ static int flow_compare(const void *a, const void *b)
 	return memcmp(&((const struct config_flow *)a)->row, &((const struct config_flow *)b)->row, sizeof(struct row_id));
 }
 
+static int class_compare(const void *a_, const void *b_)
+{
+	const struct config_class *a = a_, *b = b_;
+	int cmp = strcmp(a->name, b->name);
+
+	return cmp ? cmp : memcmp(&a->row, &b->row, sizeof a->row);
+}
+
+// One of this host's own and one of every host may have the same name.
+static void sort_classes(struct config *c)
+{
+	qsort(c->classes, c->n_classes, sizeof *c->classes, class_compare);
+	for (size_t i = 1; i < c->n_classes; i++)
+		if (!strcmp(c->classes[i].name, c->classes[i - 1].name))
+			db_row_error(&c->classes[i].error, xasprintf("name: there is another class %s for this switch; give one of them another name", c->classes[i].name));
+}
+
 static int export_compare(const void *a, const void *b)
 {
 	return memcmp(&((const struct config_export *)a)->row, &((const struct config_export *)b)->row, sizeof(struct row_id));
@@ -461,6 +485,7 @@ static void sort(struct config *c)
 	qsort(c->ports, c->n_ports, sizeof *c->ports, port_compare);
 	qsort(c->fdb, c->n_fdb, sizeof *c->fdb, fdb_compare);
 	qsort(c->flows, c->n_flows, sizeof *c->flows, flow_compare);
+	sort_classes(c);
 	qsort(c->mirrors, c->n_mirrors, sizeof *c->mirrors, mirror_compare);
 	qsort(c->exports, c->n_exports, sizeof *c->exports, export_compare);
 }
@@ -473,6 +498,7 @@ struct config *db_read(struct db *db)
 	const struct weirrec_port *port;
 	const struct weirrec_fdb *fdb;
 	const struct weirrec_flow *flow;
+	const struct weirrec_class *class;
 	const struct weirrec_mirror *mirror;
 	const struct weirrec_flow_export *export;
 	char *host_error = NULL;
@@ -513,6 +539,14 @@ struct config *db_read(struct db *db)
 	WEIRREC_FLOW_FOR_EACH (flow, db->idl)
 		if (!flow->host[0] || !strcmp(flow->host, db->host))
 			read_flow(flow, &c->flows[c->n_flows++]);
+
+	n = 0;
+	WEIRREC_CLASS_FOR_EACH (class, db->idl)
+		n++;
+	c->classes = xcalloc(n + 1, sizeof *c->classes);
+	WEIRREC_CLASS_FOR_EACH (class, db->idl)
+		if (!class->host[0] || !strcmp(class->host, db->host))
+			read_class(class, &c->classes[c->n_classes++]);
 
 	n = 0;
 	WEIRREC_MIRROR_FOR_EACH (mirror, db->idl)

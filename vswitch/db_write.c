@@ -228,11 +228,11 @@ void db_port_number(struct db *db, const struct row_id *id, uint16_t number, uin
 	mark(db, r, WRITTEN_NUMBER);
 }
 
-void db_flow_stats(struct db *db, const struct row_id *id, uint64_t packets, uint64_t bytes)
+void db_flow_stats(struct db *db, enum db_table table, const struct row_id *id, uint64_t packets, uint64_t bytes)
 {
 	struct db_stat stat[] = {{"n_bytes", (int64_t)bytes}, {"n_packets", (int64_t)packets}};
 
-	db_stats(db, DB_FLOW, id, stat, ARRAY_SIZE(stat));
+	db_stats(db, table, id, stat, ARRAY_SIZE(stat));
 }
 
 void db_mirror_stats(struct db *db, const struct row_id *id, uint64_t packets, uint64_t bytes)
@@ -320,6 +320,7 @@ static const struct writable {
 	[DB_PORT] = {&weirrec_table_port, &weirrec_port_columns[WEIRREC_PORT_COL_ERROR], .status = &weirrec_port_columns[WEIRREC_PORT_COL_STATUS], .statistics = &weirrec_port_columns[WEIRREC_PORT_COL_STATISTICS]},
 	[DB_FDB] = {&weirrec_table_fdb, &weirrec_fdb_columns[WEIRREC_FDB_COL_ERROR]},
 	[DB_FLOW] = {&weirrec_table_flow, &weirrec_flow_columns[WEIRREC_FLOW_COL_ERROR], .statistics = &weirrec_flow_columns[WEIRREC_FLOW_COL_STATISTICS]},
+	[DB_CLASS] = {&weirrec_table_class, &weirrec_class_columns[WEIRREC_CLASS_COL_ERROR], .statistics = &weirrec_class_columns[WEIRREC_CLASS_COL_STATISTICS]},
 	[DB_MIRROR] = {&weirrec_table_mirror, &weirrec_mirror_columns[WEIRREC_MIRROR_COL_ERROR], .statistics = &weirrec_mirror_columns[WEIRREC_MIRROR_COL_STATISTICS]},
 	[DB_EXPORT] = {&weirrec_table_flow_export, &weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_ERROR], .statistics = &weirrec_flow_export_columns[WEIRREC_FLOW_EXPORT_COL_STATISTICS]},
 	[DB_ROUTER] = {&weirrec_table_router, &weirrec_router_columns[WEIRREC_ROUTER_COL_ERROR], .status = &weirrec_router_columns[WEIRREC_ROUTER_COL_STATUS], .shared = true},

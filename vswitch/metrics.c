@@ -1,5 +1,6 @@
 // metrics: collects and writes them. See metrics.h, and metrics_table.h for what there is.
 #include "metrics.h"
+#include "class_table.h"
 #include "clock.h"
 #include "metrics_http.h"
 #include "metrics_private.h"
@@ -249,6 +250,28 @@ static void write_switch(struct om *o)
 	om_seconds(o, "", render_ns);
 }
 
+static void ignore(void *arg, const char *table, const struct row_id *row, uint64_t packets, uint64_t bytes)
+{
+}
+
+static void write_classes(struct om *o)
+{
+	struct class_view c;
+
+	if (!class_table_at(0, &c))
+		return;
+	stages_count(ignore, NULL); // brings them up to date
+	for (int bytes = 0; bytes < 2; bytes++) {
+		metrics_family(o, bytes ? METRIC_CLASS_BYTES : METRIC_CLASS);
+		for (size_t i = 0; class_table_at(i, &c); i++) {
+			struct om_labels l = {0};
+
+			om_label(&l, "class", c.name);
+			om_uint(o, l.text, bytes ? c.bytes : c.packets);
+		}
+	}
+}
+
 static void write_process(struct om *o)
 {
 	unsigned long long total = 0, resident = 0;
@@ -289,6 +312,7 @@ char *metrics_render(enum om_format format, size_t *len)
 	metrics_write_ports(&o);
 	write_workers(&o);
 	write_tables(&o);
+	write_classes(&o);
 	write_process(&o);
 	char *text = om_end(&o, len);
 	render_ns = clock_ns() - from;

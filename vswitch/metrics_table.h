@@ -109,6 +109,8 @@
 	  "flows replaced before their time, as their port had its share")                                                     \
 	X(FLOW_EXPIRIES, "weir_flow_expiries", COUNTER, "", "worker", "flows removed after flow-idle-timeout")                 \
 	X(FLOW_REFUSALS, "weir_flow_refusals", COUNTER, "", "worker", "flows that found no room")                              \
+	X(CLASS, "weir_class_packets", COUNTER, "packets", "class", "packets that rules have put into a class of traffic")    \
+	X(CLASS_BYTES, "weir_class_bytes", COUNTER, "bytes", "class", "their bytes, as they were received")                    \
 	X(TABLE_FILL, "weir_table_fill_ratio", GAUGE, "ratio", "table, of",                                                    \
 	  "share of a table's limit that is in use; of: which of several, a network, a worker")                                \
 	X(RENDER, "weir_metrics_render_seconds", GAUGE, "seconds", "",                                                         \

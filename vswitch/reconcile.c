@@ -94,6 +94,7 @@ static void write_errors(const struct config *c, struct db *db)
 	WRITE(networks, DB_NETWORK);
 	WRITE(fdb, DB_FDB);
 	WRITE(flows, DB_FLOW);
+	WRITE(classes, DB_CLASS);
 	WRITE(exports, DB_EXPORT);
 	WRITE(mirrors, DB_MIRROR);
 	WRITE(routers, DB_ROUTER);
@@ -355,7 +356,7 @@ static void report_row(void *db, const char *table, const struct row_id *row, ui
 	if (!strcmp(table, "Mirror"))
 		db_mirror_stats(db, row, packets, bytes);
 	else
-		db_flow_stats(db, row, packets, bytes);
+		db_flow_stats(db, strcmp(table, "Class") ? DB_FLOW : DB_CLASS, row, packets, bytes);
 }
 
 // What has changed of their addresses since the config came.

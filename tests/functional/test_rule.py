@@ -7,7 +7,7 @@ import time
 import pytest
 from scapy.all import IP, TCP, UDP, Dot1Q, Ether, IPv6, Raw, raw
 
-from net import BROADCAST, SLOW, Stream, frame, mac, run, wait_for
+from net import BROADCAST, SLOW, Stream, SwitchError, frame, mac, run, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_bad_words(rules):
         ("tcp", "dorp"): "dorp: no such action",
         ("tcp",): "what happens to these packets?",
         ("icmp", "mod_tp_dst:5"): "ports can be set in tcp and udp only",
-        ("tcp", "class:gold"): "there are no classes of traffic yet",
+        ("tcp", "class:gold,drop"): "what is dropped is in no class",
         ("priority=70000,tcp,actions=drop",): "priority must be a number from 0 to 65535",
         ("--network", "red", "tcp", "drop"): "there is no network red",
     }.items():
@@ -303,3 +303,88 @@ def transact(path, operations):
                 continue
             assert reply["error"] is None and not any("error" in (r or {}) for r in reply["result"]), str(reply)[:500]
             return
+
+
+@pytest.fixture
+def classes(rules):
+    yield rules
+    rules.weirctl("flow", "del", "all")
+    for row in rules.weirctl("class", "list", json=True):
+        rules.weirctl("class", "del", row["name"])
+
+
+def in_class(lab, name):
+    """How many rules, packets and bytes."""
+    (row,) = [r for r in lab.weirctl("class", "list", json=True) if r["name"] == name]
+    return row["rules"], row["packets"], row["bytes"]
+
+
+def test_class(classes):
+    """Packets of two rules are one class: it counts them, and they go where they would go."""
+    weirctl = classes.weirctl
+    weirctl("class", "add", "gold", "--description", "voice and what it needs")
+    weirctl("class", "add", "iron")
+    weirctl("flow", "add", "--network", "blue", "udp,tp_dst=53", "class:gold")
+    weirctl("flow", "add", "tcp,tp_dst=80", "class:gold,mirror:t,output:c")
+    assert in_class(classes, "gold") == (2, 0, 0)
+    for n in range(1, 4):
+        classes.check("a", udp(), {"b": [udp()]}, says=["udp,tp_dst=53: class:gold; class gold", "decided by Class gold"])
+        assert in_class(classes, "gold") == (2, n, n * len(udp()))
+    classes.check("a", tcp(80), {"c": [tcp(80)], "t": [tcp(80)]}, says="; class gold", same=False)
+    classes.check("a", tcp(81), {"b": [tcp(81)]})
+    said = classes.weirctl("why", "--port", "a", "udp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_src=1000,tp_dst=53,dl_src=" + mac(1) + ",dl_dst=" + mac(2))
+    assert "gold" in said, said
+    both = 4, 3 * len(udp()) + len(tcp(80))
+    assert in_class(classes, "gold") == (2, *both) and in_class(classes, "iron") == (0, 0, 0)
+    shown = weirctl("class", "show", "gold", json=True)
+    assert (shown["name"], shown["description"], shown["host"], shown["error"]) == ("gold", "voice and what it needs", "", None)
+    wait_for(lambda: weirctl("class", "show", "gold", json=True)["statistics"] == {"n_packets": both[0], "n_bytes": both[1]}, 20, "the row's counters", 0.2)
+    lines = weirctl("metrics").splitlines()
+    assert f'weir_class_packets_total{{class="gold"}} {both[0]}' in lines and f'weir_class_bytes_total{{class="iron"}} 0' in lines, lines
+    # A rule goes to another class, and one goes: what was counted stays.
+    weirctl("flow", "del", "udp,tp_dst=53", "--network", "blue")
+    weirctl("flow", "add", "--network", "blue", "udp,tp_dst=53", "class:iron")
+    classes.check("a", udp(), {"b": [udp()]}, says="; class iron")
+    assert in_class(classes, "gold") == (1, *both) and in_class(classes, "iron") == (1, 1, len(udp()))
+    assert len(weirctl("class", "list", "--limit", 1, json=True)) == 1
+    weirctl("flow", "del", "all")
+    classes.check("a", udp(), {"b": [udp()]})
+    assert in_class(classes, "gold") == (0, *both)
+
+
+def test_class_that_is_not_there(classes):
+    """Its rule says so, and is in force as soon as the class is there."""
+    weirctl = classes.weirctl
+    with pytest.raises(SwitchError, match="class:gold: there is no class gold yet"):
+        weirctl("flow", "add", "udp", "class:gold,output:c")
+    weirctl("flow", "add", "tcp", "output:c")
+    classes.check("a", udp(), {"b": [udp()]})
+    classes.check("a", tcp(), {"c": [tcp()]})
+    weirctl("class", "add", "gold")
+    assert one(classes, "udp")["problem"] is None
+    classes.check("a", udp(), {"c": [udp()]}, says="; class gold")
+    assert in_class(classes, "gold")[:2] == (1, 1)
+    weirctl("class", "set", "gold", "--description", "x")
+    weirctl("class", "add", "gold", "--may-exist")
+    classes.check("a", udp(), {"c": [udp()]})
+    assert in_class(classes, "gold")[:2] == (1, 2)
+    weirctl("class", "del", "gold")
+    assert "there is no class gold" in one(classes, "udp")["problem"]
+    classes.check("a", udp(), {"b": [udp()]})
+    for words, why in {("class", "add", "a b"): "a b", ("class", "add", ""): "name", ("class", "del", "gold"): "there is no class gold",
+                       ("class", "show", "gold"): "there is no class gold", ("class", "set", "gold", "--description", "x"): "there is no class gold",
+                       ("class", "list", "x"): "class list", ("flow", "add", "ip", "class:"): "the name of a class is needed",
+                       ("flow", "add", "ip", "class:x,class:y"): "another word has put", ("flow", "add", "arp", "class:x,drop"): "is in no class",
+                       ("flow", "add", "ip,pkt_mark=1", "normal"): "pkt_mark can't be matched", ("explain", "--port", "a", "udp,pkt_mark=1"): "packets come without a mark"}.items():
+        with pytest.raises(SwitchError, match=why):
+            weirctl(*words)
+    weirctl("class", "del", "gold", "--if-exists")
+    # One of this switch alone beside one of every switch.
+    (host,) = weirctl("host", "list", json=True)
+    weirctl("class", "add", "gold")
+    with pytest.raises(SwitchError, match="there is another class gold for this switch"):
+        weirctl("class", "add", "gold", "--host", host["name"])
+    assert [r["name"] for r in weirctl("class", "list", json=True)] == ["gold"]
+    with pytest.raises(SwitchError, match="on several hosts"):
+        weirctl("class", "del", "gold")
+    weirctl("class", "del", "gold", "--host", host["name"])

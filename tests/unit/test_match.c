@@ -283,7 +283,7 @@ static void action_errors(void **state)
 		{"any", "mod_vlan_vid:5,push_vlan:0x8100,normal", "one tag is pushed"},
 		{"any", "push_vlan:0x8100,push_vlan:0x8100,normal", "one tag is pushed"},
 		{"any", "normal,push_vlan:0x8100", "push_vlan: no output comes behind it"},
-		{"any", "class:gold", "class:gold: there are no classes"},
+		{"any", "class:gold,drop", "class:gold: what is dropped"},
 		{"any", "normal,mod_vlan_vid:5", "mod_vlan_vid: no output comes behind it"},
 		{"any", "output:a,mod_dl_src:02:00:00:00:00:01", "set_field: no output comes behind it"},
 		{"any", "resubmit:1", "there is one table"},
