@@ -55,6 +55,8 @@ uint16_t offload_sum(const struct rte_mbuf *m, uint32_t ofs, uint32_t len)
 {
 	uint32_t sum = 0;
 
+	if (likely(ofs + len <= m->data_len))
+		return rte_raw_cksum(rte_pktmbuf_mtod_offset(m, const uint8_t *, ofs), len);
 	for (; ofs >= m->data_len; m = m->next)
 		ofs -= m->data_len;
 	for (bool odd = false; len; m = m->next, ofs = 0) {

@@ -313,6 +313,19 @@ static bool into_tunnel(struct worker *w, struct port_worker *pw)
 	return tunnel_send(w, pw);
 }
 
+// Completes checksums where they are, in packets of one buffer that nobody shares: what the underlay gets from tunnels, mostly. Returns the flags that are left.
+static __rte_noinline uint64_t complete_checksums(struct rte_mbuf **m, unsigned n)
+{
+	uint64_t left = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (likely(RTE_MBUF_DIRECT(m[i]) && rte_mbuf_refcnt_read(m[i]) == 1 && !(m[i]->ol_flags & RTE_MBUF_F_TX_TCP_SEG)))
+			offload_checksum(m[i]); // one that can't be keeps its flag, and goes the long way
+		left |= m[i]->ol_flags;
+	}
+	return left;
+}
+
 void egress_flush(struct worker *w, struct port_worker *pw)
 {
 	struct lane *l = lane_of(pw);
@@ -337,6 +350,8 @@ void egress_flush(struct worker *w, struct port_worker *pw)
 		asks |= pw->tx[i]->ol_flags;
 		buffers |= pw->tx[i]->nb_segs;
 	}
+	if (unlikely(asks & RTE_MBUF_F_TX_L4_MASK) && buffers == 1 && !(d->ops->caps(d->dev) & OFFLOAD_CSUM))
+		asks = complete_checksums(pw->tx, n);
 	if (likely(buffers == 1 && !(asks & (RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_L4_MASK)))) {
 		if (likely(same == n && !l->n && !(queues & (queues - 1)) && !d->ops->tx_keeps && !(asks & (RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_INDIRECT)) &&
 			   !(INSTRUMENTS && (w->watch & WATCH(CAPTURE_TX)))))
