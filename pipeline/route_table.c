@@ -76,12 +76,56 @@ struct router *route_router_get(uint16_t id)
 	return r;
 }
 
+// A grace period has passed: nobody is in the router's tables any more.
+static void unseen(void *arg)
+{
+	((struct router *)arg)->unseen = true;
+}
+
+static bool is_empty(const struct table *t)
+{
+	uint32_t n = 0;
+
+	for (unsigned s = 0; s < ROUTE_SOURCES; s++)
+		n += t->count[s];
+	return !n;
+}
+
+// Tables whose routes have all gone make room for others: they go as those of a router that has gone.
+static void drop_empty_tables(struct router *r)
+{
+	struct tables *old = r->tables, *new = malloc(sizeof *new + old->n * sizeof new->table[0]);
+	struct tables *empty = malloc(sizeof *empty + old->n * sizeof empty->table[0]);
+	struct router *grave = calloc(1, sizeof *grave);
+
+	if (!new || !empty || !grave) {
+		free(new);
+		free(empty);
+		free(grave);
+		return;
+	}
+	new->n = empty->n = 0;
+	for (uint32_t i = 0; i < old->n; i++) {
+		struct tables *to = old->table[i]->number && is_empty(old->table[i]) ? empty : new;
+
+		to->table[to->n++] = old->table[i];
+	}
+	rcu_publish(r->tables, new);
+	lpm_retire(old);
+	grave->tables = empty;
+	grave->dying = dying;
+	dying = grave;
+	rcu_defer(unseen, grave);
+}
+
 static struct table *table_get(struct router *r, uint32_t number)
 {
+	struct table *t = route_table_in(r->tables, number);
+
+	if (!t && r->tables && r->tables->n >= ROUTE_TABLES_MAX)
+		drop_empty_tables(r);
 	struct tables *old = r->tables;
 	uint32_t n = old ? old->n : 0;
-	struct table *t = route_table_in(old, number);
-
 	if (t || n >= ROUTE_TABLES_MAX)
 		return t;
 	struct tables *new = malloc(sizeof *new + (n + 1) * sizeof new->table[0]);
@@ -113,12 +157,6 @@ static void free_list(void *value)
 		group_put(at->group);
 		free(at);
 	}
-}
-
-// A grace period has passed: nobody is in the router's tables any more.
-static void unseen(void *arg)
-{
-	((struct router *)arg)->unseen = true;
 }
 
 static void router_drop(struct router *r)

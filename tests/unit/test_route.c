@@ -898,6 +898,29 @@ static void lines_of_rubbish(void **state)
 	said = NULL;
 }
 
+// Tables come with their first route and go with their last one: only those that are in use count.
+static void tables_come_and_go(void **state)
+{
+	struct route_spec s = {.prefix = prefix("10.9.0.0/16"), .source = ROUTE_FILE, .type = ROUTE_BLACKHOLE};
+	uint32_t number = 0, tables = 0;
+
+	for (uint32_t t = 1; t <= 3 * ROUTE_TABLES_MAX; t++) {
+		assert_int_equal(route_set(R, t, &s), 0);
+		assert_int_equal(route_count(R, t, ROUTE_FILE), 1);
+		assert_true(route_remove(R, t, &s));
+		route_commit();
+		rcu_poll();
+	}
+	for (uint32_t t = 1; t < ROUTE_TABLES_MAX; t++) // the main one is in use
+		assert_int_equal(route_set(R, 1000 + t, &s), 0);
+	assert_int_equal(route_set(R, 5000, &s), -ENOSPC);
+	while (route_next_table(R, &number) && tables < 2 * ROUTE_TABLES_MAX) {
+		tables++;
+		number++;
+	}
+	assert_int_equal(tables, ROUTE_TABLES_MAX);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -909,6 +932,7 @@ int main(void)
 		TEST(next_hops),
 		TEST(dead_hops),
 		TEST(next_hops_are_watched),
+		TEST(tables_come_and_go),
 		TEST(generations),
 		TEST(a_batch_bumps_once),
 		TEST(sweep),
