@@ -181,6 +181,28 @@ static void read_routes(const struct config *c)
 			router_wants[router->id] |= ROUTER_WANTS_POLICY;
 }
 
+// A packet passes several routers in one decision: what one of them reads, those read too by whom it may get there.
+static void read_neighbouring_routers(const struct config *c)
+{
+	bool more = true;
+
+	while (more) {
+		uint8_t network_wants[MAX_NETWORKS] = {0};
+
+		more = false;
+		for (size_t i = 0; i < c->n_router_ports; i++)
+			if (usable(c, &c->router_ports[i]))
+				network_wants[network_of(c, &c->router_ports[i].network)->id] |= router_wants[router_of(c, &c->router_ports[i].router)->id];
+		for (size_t i = 0; i < c->n_router_ports; i++) {
+			if (!usable(c, &c->router_ports[i]))
+				continue;
+			uint8_t *mine = &router_wants[router_of(c, &c->router_ports[i].router)->id], all = *mine | network_wants[network_of(c, &c->router_ports[i].network)->id];
+			more |= all != *mine;
+			*mine = all;
+		}
+	}
+}
+
 bool router_table_stale(void)
 {
 	for (unsigned i = 1; i < MAX_ROUTERS; i++)
@@ -209,6 +231,7 @@ int router_table_prepare(struct config *c)
 			sentence_set(&rp->error, "%s", (*found)->error);
 	}
 	check_pairs(c);
+	read_neighbouring_routers(c);
 	for (size_t i = 0; i < c->n_router_ports; i++) {
 		const struct config_router_port *rp = &c->router_ports[i];
 

@@ -245,6 +245,48 @@ static void router_behind_router(void **state)
 	lab_expect_drop(a->id, V4 "10.5.0.1", "router.LOOP");
 }
 
+// What the second router looks at counts for flows that come by the first one: ports for its next hops, the DSCP for its policies.
+static void what_the_second_router_reads(void **state)
+{
+	struct config_network *link = lab_network("link", 30), *far = lab_network("far", 40);
+	struct config_router *r2 = lab_router("r2");
+	struct config_port *c = lab_port("c", VLAN_ACCESS, far), *d = lab_port("d", VLAN_ACCESS, far);
+	struct config_route *route;
+	unsigned by_c = 0, by_d = 0;
+	char text[200];
+
+	lab_address(c, "02:00:00:00:00:0c");
+	lab_ip(c, "10.4.0.10");
+	lab_address(d, "02:00:00:00:00:0d");
+	lab_ip(d, "10.4.0.11");
+	lab_router_port("r1-link", r1, link, "02:00:00:00:30:01", "10.3.0.1/24", NULL);
+	lab_router_port("r2-link", r2, link, "02:00:00:00:30:02", "10.3.0.2/24", NULL);
+	lab_router_port("r2-far", r2, far, "02:00:00:00:40:02", "10.4.0.1/24", NULL);
+	lab_route(r1, "10.0.0.0/8", ROUTE_UNICAST, "10.3.0.2", NULL);
+	lab_route(r2, "10.6.0.0/16", ROUTE_UNICAST, "10.4.0.10", "10.4.0.11", NULL);
+	lab_route(r2, "10.7.0.0/16", ROUTE_UNICAST, "10.4.0.10", NULL);
+	route = lab_route(r2, "10.7.0.0/16", ROUTE_UNICAST, "10.4.0.11", NULL);
+	route->table = 9;
+	lab.config->policies = calloc(1, sizeof *lab.config->policies);
+	lab.config->n_policies = 1;
+	lab.config->policies[0] = (struct config_route_policy){.row = {.b = {77}}, .router = r2->row, .dscp = 46, .type = ROUTE_UNICAST, .table = 9};
+	lab_apply();
+	lab.traced = false;
+	for (unsigned i = 0; i < 64; i++) {
+		snprintf(text, sizeof text, V4 "10.6.0.1,tp_src=%u,nw_ttl=9", 1000 + i);
+		lab_send(a->id, text);
+		by_c += lab_sent_to(c->id) != NULL;
+		by_d += lab_sent_to(d->id) != NULL;
+	}
+	assert_int_equal(by_c + by_d, 64);
+	assert_true(by_c > 16 && by_d > 16);
+	for (unsigned i = 0; i < 4; i++) {
+		snprintf(text, sizeof text, V4 "10.7.0.1,nw_ttl=9,nw_tos=%u", i % 2 ? 46 << 2 : 0);
+		lab_send(a->id, text);
+		assert_non_null(lab_sent_to(i % 2 ? d->id : c->id));
+	}
+}
+
 // The next hop is in the sender's own network: its packet goes there, and it is told, once a second.
 static void redirects(void **state)
 {
@@ -342,6 +384,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(not_routed, setup, teardown),
 		cmocka_unit_test_setup_teardown(neighbours, setup, teardown),
 		cmocka_unit_test_setup_teardown(router_behind_router, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_the_second_router_reads, setup, teardown),
 		cmocka_unit_test_setup_teardown(redirects, setup, teardown),
 		cmocka_unit_test_setup_teardown(next_hop_dies, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_rows, setup, teardown),
