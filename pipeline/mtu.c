@@ -61,6 +61,19 @@ uint16_t mtu_ingress_network(const struct pkt *p)
 	return in ? lport_classify(in, p->n_tags ? (uint16_t)(0x1000 | (p->tci & 0xfff)) : 0).network : 0;
 }
 
+void mtu_turn_back(struct pkt *p, uint16_t network)
+{
+	struct rte_mbuf *m = pkt_mbuf(p);
+
+	p->out_kind = OUT_PORT;
+	p->out = p->in_port;
+	p->network = network;
+	p->vlan_op = VLAN_OP_NONE;
+	p->flags = 0;
+	p->stages = 0;
+	m->hash.fdir.lo = m->hash.fdir.hi = 0;
+}
+
 // Turns the packet, whose headers are its own, into an answer to where it came from. False: there is none for it; untouched.
 static bool answer(struct worker *w, struct pkt *p, uint16_t limit)
 {
@@ -83,13 +96,7 @@ static bool answer(struct worker *w, struct pkt *p, uint16_t limit)
 	if (!respond_may(w, p->in_port, RESPOND_TOO_BIG) || respond_error(m, RESPOND_TOO_BIG, mac, &from, limit))
 		return false;
 	respond_count(w, m, STAGE_REASON(mtu, TOO_LARGE), out ? out->mtu_row : 0);
-	p->out_kind = OUT_PORT;
-	p->out = p->in_port;
-	p->network = network;
-	p->vlan_op = VLAN_OP_NONE;
-	p->flags = 0;
-	p->stages = 0;
-	m->hash.fdir.lo = m->hash.fdir.hi = 0;
+	mtu_turn_back(p, network);
 	return true;
 }
 

@@ -101,6 +101,7 @@ struct way {
 	uint32_t mark;
 	uint8_t src[16], dst[16];
 	uint64_t hash;
+	unsigned ttl;                  // what is asked is which router it ends at; 0: it isn't
 	const struct router_port *in;  // where it is now
 	const struct router_port *out; // where it leaves
 	uint8_t next[16];              // the address of the next hop
@@ -152,6 +153,8 @@ static bool next_is_v6(const struct way *w)
 static int through_routers(struct resolve *r, struct way *w, unsigned *hops, uint16_t *reason)
 {
 	for (*hops = 0; *hops < ROUTERS_MAX; ++*hops) {
+		if (unlikely(w->ttl == *hops + 1))
+			return ACT_TTL;
 		int end = one_router(r, w, reason);
 
 		if (end >= 0)
@@ -376,14 +379,15 @@ static uint16_t router_resolve(struct resolve *r)
 
 // ---- run
 
-// Turns the packet into an answer that leaves by where it came from. The packet itself ends, and is counted so; the answer is a new one.
-static void respond(struct worker *w, struct pkt *p, uint8_t action)
+// Turns the packet into an answer that leaves by where it came from. The packet itself ends, and is counted so; the answer is a new one. `by`: the router port whose
+// address it has, NULL: that where the packet came in.
+static void respond(struct worker *w, struct pkt *p, uint8_t action, const struct router_port *by)
 {
 	struct rte_mbuf *m = pkt_mbuf(p);
 	bool v6 = p->ethertype == 0x86dd;
 	const uint8_t *d = pkt_data(p);
 	const struct router_port *rp = router_port_with(p->network, d);
-	const struct config_prefix *from = rp ? router_port_address(rp, v6, d + p->l3_ofs + (v6 ? 8 : 12)) : NULL;
+	const struct config_prefix *from = rp ? router_port_address(by ? by : rp, v6, d + p->l3_ofs + (v6 ? 8 : 12)) : NULL;
 	uint16_t reason = (uint16_t)(stage_router.reason_base + actions[action].reason);
 	enum respond_error error = actions[action].error;
 	uint32_t row = rp ? rp->row : 0;
@@ -410,8 +414,8 @@ static void respond(struct worker *w, struct pkt *p, uint8_t action)
 		pkt_drop(p, reason, row);
 }
 
-// The way of a packet that is not being decided: where its router sends it now. False: nowhere.
-static bool look_again(struct rte_mbuf *m, uint32_t mark, struct way *w)
+// The way of a packet that is not being decided: where its router sends it now, or with `ttl` the router (w->in) at which that is used up. -1: on; else an action.
+static int look_again(struct rte_mbuf *m, uint32_t mark, struct way *w, unsigned ttl)
 {
 	struct pkt *p = pkt_of(m);
 	uint8_t room[60], mac[6];
@@ -420,14 +424,30 @@ static bool look_again(struct rte_mbuf *m, uint32_t mark, struct way *w)
 	uint16_t reason;
 	unsigned hops;
 
-	*w = (struct way){.v6 = v6, .mark = mark, .in = dst && ip ? router_port_with(p->network, dst) : NULL};
+	*w = (struct way){.v6 = v6, .mark = mark, .ttl = ttl, .in = dst && ip ? router_port_with(p->network, dst) : NULL};
 	if (!w->in)
-		return false;
+		return ACT_N;
 	memcpy(w->src, ip + (v6 ? 8 : 12), v6 ? 16 : 4);
 	memcpy(w->dst, ip + (v6 ? 24 : 16), v6 ? 16 : 4);
 	w->tos = v6 ? (uint8_t)(((ip[0] & 15) << 4 | ip[1] >> 4) & 0xfc) : ip[1] & 0xfc;
 	w->hash = w->in->ports ? parse_flow_hash(m) : 0;
-	return through_routers(NULL, w, &hops, &reason) < 0;
+	return through_routers(NULL, w, &hops, &reason);
+}
+
+// It passes routers of the switch in one decision, and its TTL is used up at one behind the first: that one says so (RFC 1812 section 5.3.1, RFC 4443 section 3.3).
+static __rte_noinline void expire(struct worker *w, struct pkt *p, unsigned ttl)
+{
+	uint16_t network = mtu_ingress_network(p);
+	struct way way;
+
+	p->network = network;
+	if (look_again(pkt_mbuf(p), 0, &way, ttl) != ACT_TTL) { // routes have changed since
+		pkt_drop(p, STAGE_REASON(router, TTL), 0);
+		return;
+	}
+	respond(w, p, ACT_TTL, way.in);
+	if (!p->drop)
+		mtu_turn_back(p, network);
 }
 
 struct redirect {
@@ -452,7 +472,7 @@ static __rte_noinline void redirect(struct worker *w, struct pkt *p, uint32_t ad
 	const struct config_prefix *from = NULL;
 	struct way way;
 
-	if (!pw || (pw->redirected_ms && w->now_ms - pw->redirected_ms < 1000) || !look_again(pkt_mbuf(p), 0, &way))
+	if (!pw || (pw->redirected_ms && w->now_ms - pw->redirected_ms < 1000) || look_again(pkt_mbuf(p), 0, &way, 0) >= 0)
 		return;
 	d.rp = way.in;
 	d.target.v6 = d.v6;
@@ -478,15 +498,16 @@ static void router_run(struct worker *w, struct pkt **p, uint16_t n)
 		uint8_t *d = rte_pktmbuf_mtod(pkt_mbuf(p[i]), uint8_t *);
 
 		if (adj >= ADJACENCY_ACTIONS) {
-			respond(w, p[i], (uint8_t)adj);
+			respond(w, p[i], (uint8_t)adj, NULL);
+			continue;
+		}
+		uint8_t ttl = d[p[i]->l3_ofs + (d[p[i]->l3_ofs] >> 4 == 4 ? 8 : 7)];
+		if (unlikely(more && ttl <= more + 1)) {
+			expire(w, p[i], ttl);
 			continue;
 		}
 		if (unlikely(mtu_answer(w, p[i])))
 			continue;
-		if (unlikely(more && d[p[i]->l3_ofs + (d[p[i]->l3_ofs] >> 4 == 4 ? 8 : 7)] <= more + 1)) {
-			pkt_drop(p[i], STAGE_REASON(router, TTL), 0);
-			continue;
-		}
 		if (unlikely(p[i]->flags & FLOW_REDIRECT))
 			redirect(w, p[i], adj);
 		for (unsigned k = 0; k <= more; k++)
@@ -514,7 +535,7 @@ static void tell_late(struct worker *w, struct rte_mbuf *m, uint16_t arg)
 	struct pkt *p = pkt_of(own ? own : m);
 
 	if (own)
-		respond(w, p, ACT_LATE);
+		respond(w, p, ACT_LATE, NULL);
 	if (!own || p->drop) {
 		worker_drop_for(w, pkt_mbuf(p), STAGE_REASON(router, FRAGMENT_TIMEOUT), 0);
 		return;
@@ -545,7 +566,7 @@ static void router_punted(struct rte_mbuf *m, uint8_t kind, uint16_t arg)
 			punt_resume(whole);
 		return;
 	}
-	if (!look_again(m, pkt_actions(pkt_of(m)), &w)) {
+	if (look_again(m, pkt_actions(pkt_of(m)), &w, 0) >= 0) {
 		punt_resume(m);
 		return;
 	}

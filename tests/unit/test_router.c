@@ -241,7 +241,12 @@ static void router_behind_router(void **state)
 	assert_memory_equal(sent(), "\x02\x00\x00\x00\x00\x0c\x02\x00\x00\x00\x40\x02", 12);
 	assert_int_equal(lab.sent[0].bytes[22], 62);
 	assert_true(adjacency_sum_right(lab.sent[0].bytes + 14));
-	lab_expect_drop(a->id, V4 "10.4.0.10,nw_ttl=2", "router.TTL");
+	lab_send(a->id, V4 "10.4.0.10,nw_ttl=2"); // r2 says so, with its address there
+	assert_int_equal(lab_drops(a->id, "router.TTL"), 1);
+	assert_int_equal(lab.n_sent, 1);
+	assert_int_equal(lab.sent[0].port, a->id);
+	assert_memory_equal(sent(), "\x02\x00\x00\x00\x00\x0a\x02\x00\x00\x00\x10\x01", 12);
+	assert_memory_equal(sent() + 26, "\x0a\x03\x00\x02\x0a\x01\x00\x0a\x0b\x00", 10);
 	lab_expect_drop(a->id, V4 "10.5.0.1", "router.LOOP");
 }
 
