@@ -59,6 +59,9 @@ struct follower {
 	uint16_t mark;
 	struct route_at at;
 	uint64_t taken, left_out, changes, readings;
+	unsigned interface; // the last one that was mapped, as many routes have the same
+	uint16_t interface_port;
+	uint64_t interface_sum; // devices_sum at that time
 	char problem[128];
 };
 
@@ -117,10 +120,6 @@ struct hops {
 
 static void add_hop(struct follower *f, struct hops *h, bool v6, const void *gateway, unsigned interface, unsigned weight)
 {
-	static unsigned last_interface; // many routes have the same one
-	static uint16_t last_port;
-	static uint64_t last_sum;
-	static const struct follower *last_follower;
 	const uint8_t *ip = gateway;
 	bool by_address = gateway && !(v6 && ip_is_link_local(v6, ip));
 
@@ -132,15 +131,14 @@ static void add_hop(struct follower *f, struct hops *h, bool v6, const void *gat
 	if (gateway)
 		memcpy(hop->gateway.b, gateway, v6 ? 16 : 4);
 	if (!by_address) {
-		if (interface != last_interface || last_sum != devices_sum || last_follower != f) {
-			last_port = port_of_interface(f, interface);
-			last_interface = interface;
-			last_sum = devices_sum;
-			last_follower = f;
+		if (interface != f->interface || f->interface_sum != devices_sum) {
+			f->interface_port = port_of_interface(f, interface);
+			f->interface = interface;
+			f->interface_sum = devices_sum;
 		}
 		f->by_interface = true;
-		hop->port = last_port;
-		if (!last_port)
+		hop->port = f->interface_port;
+		if (!hop->port)
 			return;
 	}
 	h->n++;
@@ -319,6 +317,19 @@ static void dump_done(struct follower *f)
 	}
 }
 
+// A table that isn't there has no routes, nor has a family that the kernel doesn't know. One that can't be read leaves what is known of it.
+static void dump_ended(struct follower *f, const struct nlmsghdr *h)
+{
+	int error = 0;
+
+	if (h->nlmsg_len >= NLMSG_LENGTH(sizeof error))
+		memcpy(&error, NLMSG_DATA(h), sizeof error);
+	if (error < 0 && error != -ENOENT && error != -EOPNOTSUPP && error != -EAFNOSUPPORT)
+		broken(f, "netlink", -error);
+	else
+		dump_done(f);
+}
+
 static void message(struct follower *f, const struct nlmsghdr *h)
 {
 	bool dumping = f->state == DUMPING_V4 || f->state == DUMPING_V6;
@@ -342,9 +353,9 @@ static void message(struct follower *f, const struct nlmsghdr *h)
 		read_again(f);
 		break;
 	case NLMSG_DONE:
-	case NLMSG_ERROR: // a table that isn't there has no routes
+	case NLMSG_ERROR:
 		if (dumping && h->nlmsg_seq == f->seq)
-			dump_done(f);
+			dump_ended(f, h);
 		break;
 	case NLMSG_OVERRUN:
 		read_again(f);
@@ -408,6 +419,7 @@ static void start_reading(struct follower *f)
 	f->mark = route_new_mark();
 	f->taken = f->left_out = 0;
 	f->by_interface = false;
+	f->interface = 0; // interfaces may have got other names
 	f->problem[0] = '\0';
 	f->readings++;
 	if (f->fd >= 0 && f->state == BROKEN) {
