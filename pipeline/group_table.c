@@ -21,6 +21,13 @@ static struct group **bucket;
 static struct group *dirty;            // groups whose members changed
 static struct snoop *by_router[MAX_ROUTERS];
 
+const struct group_counters *group_counters(uint16_t network)
+{
+	const struct snoop *s = network < MAX_NETWORKS ? group_snoop[network] : NULL;
+
+	return s ? &s->count : NULL;
+}
+
 int group_table_init(void)
 {
 	bucket = calloc(BUCKETS, sizeof(struct group *));

@@ -55,6 +55,8 @@ struct group_counters {
 	uint64_t refused_sources; // too many sources of one port in one group: it gets packets of all sources
 };
 
+// Of a network with snooping, else NULL.
+const struct group_counters *group_counters(uint16_t network);
 int group_table_init(void);
 void group_table_fini(void);
 

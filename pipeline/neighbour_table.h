@@ -108,6 +108,14 @@ extern void (*neighbour_failed)(struct rte_mbuf *, uint16_t port);
 // Called when a neighbour's adjacency or state for workers has changed. NULL: nobody wants to know.
 extern void (*neighbour_changed)(uint16_t port, const struct config_ip *);
 
+// By router port, of MAX_PORTS.
+struct neighbour_port_figures {
+	bool is_router_port;
+	uint32_t next_hops, dead_next_hops;
+	uint64_t conflicts; // of its addresses
+};
+void neighbour_figures(struct neighbour_port_figures *);
+
 struct neighbour_view {
 	uint16_t port;
 	struct config_ip ip;

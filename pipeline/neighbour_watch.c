@@ -199,6 +199,25 @@ void neighbour_watch_tick(uint64_t now)
 	}
 }
 
+void neighbour_figures(struct neighbour_port_figures *of)
+{
+	for (uint16_t i = 0; i < MAX_PORTS; i++) {
+		const struct own_port *p = neighbour_own(i);
+
+		of[i] = (struct neighbour_port_figures){.is_router_port = p != NULL};
+		for (unsigned k = 0; p && k < p->n_addresses; k++)
+			of[i].conflicts += p->address[k].conflicts;
+	}
+	for (uint32_t i = 0; i < high; i++) {
+		const struct neighbour_key *k = &watches[i].key;
+
+		if (!watches[i].refs)
+			continue;
+		of[k->port].next_hops++;
+		of[k->port].dead_next_hops += neighbour_is_dead(k->port, k->v6, k->ip);
+	}
+}
+
 void neighbour_watch_fini(void)
 {
 	free(watches);

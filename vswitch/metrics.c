@@ -2,8 +2,11 @@
 #include "metrics.h"
 #include "class_table.h"
 #include "clock.h"
+#include "group_table.h"
 #include "metrics_http.h"
 #include "metrics_private.h"
+#include "neighbour_event.h"
+#include "neighbour_table.h"
 #include "port.h"
 #include "recorder.h"
 #include "reconcile.h"
@@ -11,6 +14,7 @@
 #include "stage.h"
 #include "table_stat.h"
 #include "thread.h"
+#include "topology.h"
 #include "verbs.h"
 
 #include <stdio.h>
@@ -231,6 +235,58 @@ static void write_tables(struct om *o)
 		f.stat->each(write_fill_one, &f);
 }
 
+// ---- routers and groups
+
+static void write_next_hops(struct om *o, const struct neighbour_port_figures *of)
+{
+	metrics_family(o, METRIC_NEXT_HOPS);
+	for (uint16_t i = 1; i < MAX_PORTS; i++)
+		for (unsigned dead = 0; dead < 2 && of[i].is_router_port; dead++) {
+			struct om_labels l = {.len = 0};
+
+			om_label(&l, "port", lport_name(i));
+			om_label(&l, "state", dead ? "dead" : "alive");
+			om_uint(o, l.text, dead ? of[i].dead_next_hops : of[i].next_hops - of[i].dead_next_hops);
+		}
+}
+
+static void write_routers(struct om *o)
+{
+	static struct neighbour_port_figures of[MAX_PORTS]; // one main thread
+
+	neighbour_figures(of);
+	write_next_hops(o, of);
+	metrics_family(o, METRIC_CONFLICTS);
+	for (uint16_t i = 1; i < MAX_PORTS; i++) {
+		struct om_labels l = {.len = 0};
+
+		om_label(&l, "port", lport_name(i));
+		if (of[i].is_router_port)
+			om_uint(o, l.text, of[i].conflicts);
+	}
+	metrics_family(o, METRIC_NEIGHBOUR_LOST);
+	om_uint(o, "", neighbour_events_lost());
+}
+
+static void write_groups(struct om *o)
+{
+	static const char *const limits[] = {"network", "port", "sources"};
+
+	metrics_family(o, METRIC_MULTICAST_REFUSED);
+	for (uint16_t i = 1; i < MAX_NETWORKS; i++) {
+		const struct group_counters *c = group_counters(i);
+		const struct network *net = network_get(i);
+
+		for (unsigned k = 0; c && net && k < 3; k++) {
+			struct om_labels l = {.len = 0};
+
+			om_label(&l, "network", net->name);
+			om_label(&l, "limit", limits[k]);
+			om_uint(o, l.text, k == 0 ? c->refused_groups : k == 1 ? c->refused_port : c->refused_sources);
+		}
+	}
+}
+
 // ---- the switch
 
 static void write_switch(struct om *o)
@@ -311,6 +367,8 @@ char *metrics_render(enum om_format format, size_t *len)
 	write_switch(&o);
 	metrics_write_ports(&o);
 	write_workers(&o);
+	write_routers(&o);
+	write_groups(&o);
 	write_tables(&o);
 	write_classes(&o);
 	write_process(&o);

@@ -82,6 +82,14 @@
 	  "from 4.096 us to 134 ms, and count what is below them; only ports that packets left by")                            \
 	X(PORT_MISSING, "weir_port_missing_packets", GAUGE, "packets", "port",                                                 \
 	  "packets of the port that nobody accounts for; negative: too many; only of ports where it isn't 0")                  \
+	X(NEXT_HOPS, "weir_next_hops", GAUGE, "", "port, state",                                                               \
+	  "next hops by the router port, of routes and tunnels: alive, or dead, which don't answer")                           \
+	X(CONFLICTS, "weir_router_port_conflicts", COUNTER, "", "port",                                                        \
+	  "packets in which somebody else claimed an address of the router port: weirctl neighbour own")                       \
+	X(NEIGHBOUR_LOST, "weir_neighbour_lost_messages", COUNTER, "messages", "",                                             \
+	  "ARP and neighbour discovery messages with news that were too many to be looked at")                                 \
+	X(MULTICAST_REFUSED, "weir_multicast_refusals", COUNTER, "", "network, limit",                                         \
+	  "reports of multicast groups that a limit refused: of the network, of a port, of sources")                           \
 	X(WORKER, "weir_worker", INFO, "", "worker, core, numa_node", "where a worker runs; without core it isn't pinned")     \
 	X(WORKER_BUSY, "weir_worker_busy_seconds", COUNTER, "seconds", "worker", "time in rounds that had packets")            \
 	X(WORKER_IDLE, "weir_worker_idle_seconds", COUNTER, "seconds", "worker", "time in rounds without packets, and asleep") \

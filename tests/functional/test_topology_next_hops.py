@@ -9,6 +9,7 @@
 The switch's router has a default route, one to 10.7.0.0/16 and fd07::/64 by both kernel routers, and one to 10.8.0.0/16 and fd08::/64 by k2, or with a worse metric by k1. What is done to k2 behind the bridge the switch sees by no link.
 """
 
+import re
 import subprocess
 import time
 
@@ -225,6 +226,7 @@ def test_a_next_hop_dies(world, lab, v, kind, tmp_path):
         else:
             assert "via " + ("10.0.5.11", "fd05::11")[v // 6] in lab.explain("a", match.format(there, 30000))
         assert next(n for n in lab.weirctl("neighbour", "list", "r5", json=True) if n["ip"] == k2)["next_hop"] == "dead"
+        assert re.search(r'weir_next_hops\{port="r5",state="dead"\} [12]\n', lab.unixctl("metrics"))  # that of the other family is as dead
         world["bridge"].run("ip", "link", "set", "dev", "outer", "master", "br")
         begun = time.monotonic()
         wait_for(lambda: k2 not in dead(lab), 20 * SLOW, "the next hop to be back", 0.02)  # it is asked on, though nobody sends to it
