@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""Runs the parts of the test suite, one after the other, and counts what passed and what failed.
+"""Runs the parts of the test suite, and counts what passed and what failed.
 
-A check or a build counts as one. The last line is the total: "N passed, N failed".
+One after the other, but for builds that aren't needed yet: these go on beside the tests, which wait most of the time, with what processors these
+leave. A check or a build counts as one. The last line is the total: "N passed, N failed".
 """
 
 import json
@@ -10,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree
 from pathlib import Path
@@ -25,43 +27,67 @@ unsteady = []   # what passed at the second attempt only
 class Result:
     def __init__(self, passed=0, failed=0, skipped=0):
         self.passed, self.failed, self.skipped = passed, failed, skipped
+        self.seconds, self.shown = 0, False  # shown: its output has been on the terminal
 
 
-def run(name, command, limit, live=False, env=None):
-    """Exit code of a command; its output goes to a log, and to the terminal when it is `live` or has failed."""
-    log = LOGS / (re.sub(r"\W+", "-", name) + ".log")
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               env={**os.environ, **(env or {})}, start_new_session=True)
-    # What a test leaves running would hold the pipe open, and a test that hangs would hold up everything.
-    signal.signal(signal.SIGALRM, lambda *_: os.killpg(process.pid, signal.SIGKILL))
-    signal.alarm(limit)
-    text = b""
+def log_of(name):
+    return LOGS / (re.sub(r"\W+", "-", name) + ".log")
+
+
+running = set()
+# What is in sessions of its own is scheduled by session where the kernel does that (autogroup), and nice counts within one only.
+STEP_BACK = ["sh", "-c", '{ echo 19 >/proc/self/autogroup; } 2>/dev/null; exec nice -n 19 "$@"', "sh"]
+
+
+def step_forward(process):
     try:
-        with open(log, "wb") as out:
+        os.setpriority(os.PRIO_PGRP, process.pid, 0)
+        Path(f"/proc/{process.pid}/autogroup").write_text("0")
+    except OSError:
+        pass  # it has just ended, or there are no such sessions, or we aren't root
+
+
+def end(process, number=signal.SIGKILL):
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        pass  # it has just ended
+
+
+def run(name, command, limit, live=False, env=None, beside=False):
+    """Exit code of a command; its output goes to a log, and to the terminal when it is `live`. `beside`: others go first."""
+    process = subprocess.Popen([*(STEP_BACK if beside else []), *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, start_new_session=True)
+    running.add(process)
+    # What a test leaves running would hold the pipe open, and a test that hangs would hold up everything.
+    timer = threading.Timer(limit, end, [process])
+    timer.daemon = True
+    timer.start()
+    try:
+        with open(log_of(name), "wb") as out:
             while data := os.read(process.stdout.fileno(), 65536):
                 out.write(data)
                 out.flush()
-                text += data
                 if live:
                     sys.stdout.buffer.write(data)
                     sys.stdout.buffer.flush()
-        status = process.wait()
-    except KeyboardInterrupt:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait()
-        raise
+            status = process.wait()
+            if status == -signal.SIGKILL:
+                out.write(f"{name}: killed; the limit is {limit} s\n".encode())
     finally:
-        signal.alarm(0)
-    if status == -signal.SIGKILL:
-        print(f"--- {name}: killed; the limit is {limit} s")
-    if status and not live:
-        lines = text.decode(errors="replace").splitlines()
-        print("\n".join(["--- the last lines, all is in " + str(log.relative_to(ROOT))] + lines[-200:]))
+        timer.cancel()
+    running.discard(process)
     return status
 
 
-def check(name, *command, limit=900, env=None):
-    failed = run(name, [str(c) for c in command], limit, env=env) != 0
+def show_end(name):
+    """The end of a part's log."""
+    if log_of(name).exists():
+        print("\n".join([f"--- the last lines, all is in {log_of(name).relative_to(ROOT)}"] + log_of(name).read_text(errors="replace").splitlines()[-200:]))
+
+
+def check(name, *command, limit=900, env=None, beside=False):
+    failed = run(name, [str(c) for c in command], limit, env=env, beside=beside) != 0
     return Result(failed=1) if failed else Result(passed=1)
 
 
@@ -99,6 +125,7 @@ def pytest_once(name, folder, build, limit, arguments=()):
                  # A command that ends leaves its memory to the kernel; unit tests look for leaks.
                  env={"WEIR_BUILD": str(ROOT / build), "ASAN_OPTIONS": "detect_leaks=0"})
     result = Result()
+    result.shown = True
     if junit.exists():
         for suite in xml.etree.ElementTree.parse(junit).getroot().iter("testsuite"):
             n = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
@@ -137,19 +164,56 @@ PARTS = [
     ("build", "gcc, as a release", lambda n: check(n, "scripts/build", "build", limit=1800)),
     ("unit", "unit tests", lambda n: meson_test(n, "build")),
     ("functional", "functional tests", lambda n: pytest(n, "tests/functional", "build", at_once=2)),
-    ("guests", "end to end, with guests on QEMU", lambda n: pytest(n, "integration", "build")),
-    ("build-clang", "clang, warnings", lambda n: check(n, "scripts/build", "build-clang", "--buildtype=debugoptimized",
-                                                       limit=1800, env={"CC": "clang"})),
-    ("fuzz", "fuzzing for a minute: packets, descriptions of packets", lambda n: check(n, "tests/fuzz/run", "build-fuzz")),
-    ("build-asan", "gcc, address and undefined sanitizers", lambda n: check(n, "scripts/build", "build-asan", *SANITIZE,
-                                                                           limit=1800)),
-    ("unit-asan", "unit tests under sanitizers", lambda n: meson_test(n, "build-asan", limit=1800,
-                                                                      arguments=["--timeout-multiplier=5"])),
+    ("guests", "end to end, with guests on QEMU", lambda n: pytest(n, "integration", "build", at_once=2)),
+    ("build-asan", "gcc, address and undefined sanitizers", lambda n: check(n, "scripts/build", "build-asan", *SANITIZE, limit=2400, beside=True)),
+    ("unit-asan", "unit tests under sanitizers", lambda n: meson_test(n, "build-asan", limit=1800, arguments=["--timeout-multiplier=5"])),
     ("functional-asan", "functional tests under sanitizers", lambda n: pytest(n, "tests/functional", "build-asan", at_once=2)),
+    ("build-clang", "clang, warnings", lambda n: check(n, "scripts/build", "build-clang", "--buildtype=debugoptimized", limit=2400, env={"CC": "clang"},
+                                                       beside=True)),
+    ("fuzz", "fuzzing for a minute: packets, descriptions of packets", lambda n: check(n, "tests/fuzz/run", "build-fuzz", limit=2400, beside=True)),
 ]
 # A part that makes no sense when another one has failed.
 NEEDS = {"unit": "build", "functional": "build", "guests": "build", "unit-asan": "build-asan", "functional-asan": "build-asan"}
 QUICK = ["includes", "shell", "build", "unit", "functional"]
+# What goes on beside the tests from the first ones of these on, in this order.
+BESIDE = ["build-asan", "build-clang", "fuzz"]
+WAITING = ["functional", "guests"]
+
+
+def timed(function, name):
+    began = time.monotonic()
+    result = function(name)
+    result.seconds = time.monotonic() - began
+    return result
+
+
+class Beside(threading.Thread):
+    """The parts that go on beside others, one after the other."""
+
+    def __init__(self, names):
+        super().__init__(daemon=True)
+        self.names, self.results = names, {name: None for name in names}
+        self.ready = threading.Condition()
+
+    def run(self):
+        functions = {name: function for name, _, function in PARTS}
+        for name in self.names:
+            try:
+                result = timed(functions[name], name)
+            except Exception as e:  # it counts as failed, or who waits for it would wait forever
+                print(f"{name}: {e}", flush=True)
+                result = Result(failed=1)
+            with self.ready:
+                self.results[name] = result
+                self.ready.notify_all()
+
+    def result(self, name):
+        """Waits for it; from then on nobody goes first."""
+        with self.ready:
+            while not self.ready.wait_for(lambda: self.results[name], 1):
+                for process in list(running):
+                    step_forward(process)
+        return self.results[name]
 
 
 def main(arguments):
@@ -165,30 +229,41 @@ def main(arguments):
         return 2
     LOGS.mkdir(parents=True, exist_ok=True)
     start, rows, broken = time.monotonic(), [], set()
+    beside = Beside([name for name in BESIDE if name in wanted])
     for name, what, function in PARTS:
         if name not in wanted:
             continue
+        if name in WAITING + BESIDE and not beside.ident:
+            beside.start()
         print(f"=== {name}: {what}", flush=True)
-        began = time.monotonic()
         if NEEDS.get(name) in broken:
             print(f"not run: {NEEDS[name]} has failed")
             result = Result(failed=1)
         else:
-            result = function(name)
+            result = beside.result(name) if name in beside.names else timed(function, name)
+            if result.failed and not result.shown:
+                show_end(name)
         if result.failed:
             broken.add(name)
-        rows.append((name, result, time.monotonic() - began))
-        print(f"--- {name}: {result.passed} passed, {result.failed} failed, {rows[-1][2]:.0f} s", flush=True)
+        rows.append((name, result))
+        print(f"--- {name}: {result.passed} passed, {result.failed} failed, {result.seconds:.0f} s", flush=True)
     print(f"\n{'part':16} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8}")
-    for name, result, seconds in rows:
-        print(f"{name:16} {result.passed:7} {result.failed:7} {result.skipped:8} {seconds:8.0f}")
-    failed = sum(result.failed for _, result, _ in rows)
+    for name, result in rows:
+        print(f"{name:16} {result.passed:7} {result.failed:7} {result.skipped:8} {result.seconds:8.0f}{'  beside others' if name in BESIDE else ''}")
+    failed = sum(result.failed for _, result in rows)
     for line in unsteady:
         print(f"unsteady: {line}")
     print(f"{time.monotonic() - start:.0f} s in all; logs: build-logs\n")
-    print(f"{sum(result.passed for _, result, _ in rows)} passed, {failed} failed")
+    print(f"{sum(result.passed for _, result in rows)} passed, {failed} failed")
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        for process in list(running):
+            end(process, signal.SIGINT)
+        for process in list(running):
+            process.wait()
+        sys.exit(130)

@@ -402,6 +402,8 @@ class Stream:
 
     def __init__(self, source, target, src, dst, rate=2000):
         self.target = target
+        # A TAP's queue of 1,000 would overflow when the switch has no processor for half a second: that isn't what a stream is to show.
+        run("ip", "link", "set", "dev", source.interface, "txqueuelen", 10000, check=False)
         head = frame(src, dst)[:14]
         self.head, self.seen = head, []
         reader, self.stop_fd = os.pipe()
