@@ -64,6 +64,7 @@ static const struct option_desc port_options[] = {
 	{"trunks", "NETWORK,...", "the networks of a trunk; none: all that have a VLAN", "trunks"},
 	{"address", "\"MAC [IP]...\"", "an address that is at this port; repeat it for more", "addresses", NULL, true},
 	{"isolated", NULL, "no packets to other isolated ports", "isolated", "true"},
+	{"multicast-router", "auto|never|always", "whether multicast routers and queriers may be behind it", "multicast_router"},
 	{"disabled", NULL, "no packets at all", "enabled", "false"},
 	{"mtu", "BYTES", "MTU, if it isn't the network's", "mtu_request"},
 	{"mac-limit", "N", "learned addresses at most", "mac_limit"},

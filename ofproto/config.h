@@ -93,6 +93,13 @@ enum port_kind {
 	PORT_TUNNEL, // a tunnel to another switch: one for each remote end point, for all networks
 };
 
+// Whether multicast routers and queriers may be behind a port.
+enum multicast_router {
+	MULTICAST_ROUTER_AUTO,   // if one says so
+	MULTICAST_ROUTER_NEVER,  // what says so is dropped
+	MULTICAST_ROUTER_ALWAYS, // whatever is said
+};
+
 struct config_port {
 	struct row_id row;
 	char *name;
@@ -113,6 +120,7 @@ struct config_port {
 	size_t n_addresses;
 	uint16_t mtu;             // mtu_request, bytes of layer 3; 0: that of the network
 	bool isolated;            // no packet passes between two isolated ports
+	enum multicast_router multicast_router;
 	uint32_t mac_limit;       // learned addresses of the port at most; 0: no limit of its own
 	struct config_rate storm_broadcast, storm_multicast, storm_unknown;
 	struct row_id *unknown;   // of a tunnel: networks that have stations behind it which nobody told of: unknown destinations are flooded into it

@@ -221,7 +221,19 @@ static void set_policy(const struct config *c, struct config_network *cn, struct
 	set_router_ports(c, cn, p);
 }
 
-static bool speaks[MAX_PORTS];
+// Of ports, by id: who is behind them.
+static struct behind {
+	bool speaks;
+	enum multicast_router router;
+} behind[MAX_PORTS];
+
+static bool is_named(const struct group_policy *p, uint16_t port)
+{
+	for (unsigned i = 0; i < p->n_routers; i++)
+		if (p->router_port[i] == port)
+			return true;
+	return false;
+}
 
 static int configure(const struct config *c, struct config_network *cn, uint64_t now)
 {
@@ -232,20 +244,31 @@ static int configure(const struct config *c, struct config_network *cn, uint64_t
 
 	if (!net)
 		return 0;
-	for (uint32_t i = 0; i < net->n_targets; i++)
-		port[n++] = (struct group_port){net->target[i].port, net->target[i].tunnel, speaks[net->target[i].port]};
 	set_policy(c, cn, &p);
+	for (uint32_t i = 0; i < net->n_targets; i++) {
+		const struct flood_target *t = &net->target[i];
+		const struct behind *b = &behind[t->port];
+
+		port[n++] = (struct group_port){
+			.port = t->port,
+			.tunnel = t->tunnel,
+			.speaks = b->speaks,
+			.guarded = b->router == MULTICAST_ROUTER_NEVER && !is_named(&p, t->port),
+			.router = b->router == MULTICAST_ROUTER_ALWAYS,
+		};
+	}
 	return group_configure(cn->id, &p, port, n, now);
 }
 
-// Which ports are tunnels to other switches of the database.
-static void find_switches(const struct config *c)
+static void find_behind(const struct config *c)
 {
-	memset(speaks, 0, sizeof speaks);
-	for (size_t i = 0; i < c->n_ports; i++)
+	memset(behind, 0, sizeof behind);
+	for (size_t i = 0; i < c->n_ports; i++) {
+		behind[c->ports[i].id].router = c->ports[i].multicast_router;
 		for (size_t k = 0; c->ports[i].kind == PORT_TUNNEL && k < c->n_remotes; k++)
 			if (c->remotes[k].ip.v6 == c->ports[i].remote.v6 && !memcmp(c->remotes[k].ip.b, c->ports[i].remote.b, 16))
-				speaks[c->ports[i].id] = !row_id_is_zero(&c->remotes[k].host);
+				behind[c->ports[i].id].speaks = !row_id_is_zero(&c->remotes[k].host); // another switch of the database
+	}
 }
 
 int group_reconcile(struct config *want, uint64_t now)
@@ -253,7 +276,7 @@ int group_reconcile(struct config *want, uint64_t now)
 	bool wanted[MAX_NETWORKS] = {false};
 	int rc = 0;
 
-	find_switches(want);
+	find_behind(want);
 
 	for (size_t i = 0; i < want->n_networks; i++) {
 		struct config_network *cn = &want->networks[i];

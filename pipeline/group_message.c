@@ -16,6 +16,10 @@ enum {
 	MLD_REPORT = 131,
 	MLD_DONE = 132,
 	MLD_V2_REPORT = 143,
+	IGMP_ROUTER = 0x30, // Multicast Router Advertisement
+	IGMP_ROUTER_ENDS = 0x32,
+	MLD_ROUTER = 151,
+	MLD_ROUTER_ENDS = 153,
 	PROTO_IGMP = 2,
 	PROTO_ICMPV6 = 58,
 	PROTO_PIM = 103,
@@ -196,9 +200,21 @@ bool group_next_record(struct group_message *m, struct group_record *r)
 	return true;
 }
 
-static int read_igmp(struct group_message *m, const uint8_t *b, uint32_t len)
+// RFC 4286 section 4: to all snoopers; how long it holds is section 3.1.5's.
+static int read_router(struct group_message *m, const uint8_t *ip, const uint8_t *b, uint32_t len, bool ends)
 {
-	if (len < 8 || rte_raw_cksum(b, len) != 0xffff)
+	static const uint8_t snoopers4[4] = {224, 0, 0, 106}, snoopers6[16] = {0xff, 2, [15] = 0x6a};
+
+	if (memcmp(ip + (m->v6 ? 24 : 16), m->v6 ? snoopers6 : snoopers4, group_address_len(m->v6)) || (!ends && len < 8))
+		return -EBADMSG;
+	m->kind = GROUP_HELLO;
+	m->hold_s = ends ? 0 : 3u * b[1];
+	return 0;
+}
+
+static int read_igmp(struct group_message *m, const uint8_t *ip, const uint8_t *b, uint32_t len)
+{
+	if (len < 4 || (len < 8 && (b[0] < IGMP_ROUTER || b[0] > IGMP_ROUTER_ENDS)) || rte_raw_cksum(b, len) != 0xffff)
 		return -EBADMSG;
 	switch (b[0]) {
 	case IGMP_QUERY:
@@ -211,6 +227,9 @@ static int read_igmp(struct group_message *m, const uint8_t *b, uint32_t len)
 		return read_old_report(m, b, 2, true);
 	case IGMP_V3_REPORT:
 		return read_report(m, b, len);
+	case IGMP_ROUTER:
+	case IGMP_ROUTER_ENDS:
+		return read_router(m, ip, b, len, b[0] == IGMP_ROUTER_ENDS);
 	default:
 		return 0;
 	}
@@ -222,9 +241,11 @@ static int read_mld(struct group_message *m, const uint8_t *ip, const uint8_t *b
 	bool query = len && b[0] == MLD_QUERY;
 
 	// RFC 3810 sections 5.1.14, 5.2.13 and 6.2
-	if (len < 8 || sum_v6(ip, b, len, PROTO_ICMPV6) != 0xffff || ip[7] != 1 || !(link_local || (!query && group_ip_is_zero(&m->src))))
+	if (len < 4 || sum_v6(ip, b, len, PROTO_ICMPV6) != 0xffff || ip[7] != 1 || !(link_local || (!query && group_ip_is_zero(&m->src))))
 		return -EBADMSG;
-	if (len < 24 && b[0] != MLD_V2_REPORT)
+	if (b[0] >= MLD_ROUTER && b[0] <= MLD_ROUTER_ENDS)
+		return b[0] == MLD_ROUTER + 1 ? 0 : read_router(m, ip, b, len, b[0] == MLD_ROUTER_ENDS);
+	if (len < 24 && (b[0] != MLD_V2_REPORT || len < 8))
 		return -EBADMSG;
 	switch (b[0]) {
 	case MLD_QUERY:
@@ -248,6 +269,7 @@ static int read_pim(struct group_message *m, const uint8_t *ip, const uint8_t *b
 	if ((b[0] & 15) != 0)
 		return 0;
 	m->kind = GROUP_HELLO;
+	m->pim = true;
 	m->hold_s = 105;
 	for (uint32_t at = 4; at + 4 <= len; at += 4u + get16(b + at + 2)) {
 		if (get16(b + at) != 1 || get16(b + at + 2) != 2 || at + 6 > len)
@@ -273,7 +295,7 @@ int group_message_read(struct group_message *m, const uint8_t *ip, uint32_t len,
 	if ((ip[0] & 15u) * 4 > len || rte_raw_cksum(ip, (ip[0] & 15u) * 4) != 0xffff)
 		return -EBADMSG;
 	m->src = get_ip(ip + 12, false);
-	return ip[9] == PROTO_PIM ? read_pim(m, ip, b, len - l4_ofs) : read_igmp(m, b, len - l4_ofs);
+	return ip[9] == PROTO_PIM ? read_pim(m, ip, b, len - l4_ofs) : read_igmp(m, ip, b, len - l4_ofs);
 }
 
 // ---- writing

@@ -14,7 +14,7 @@
 enum group_message_kind {
 	GROUP_REPORT, // and leaves
 	GROUP_QUERY,
-	GROUP_HELLO,  // of a PIM router (RFC 7761 section 4.9.2)
+	GROUP_HELLO,  // of a PIM router (RFC 7761 section 4.9.2), or of any (RFC 4286)
 	GROUP_OTHER,  // nothing that anybody here knows
 };
 
@@ -48,8 +48,9 @@ struct group_message {
 	bool suppress;            // routers leave their timers as they are
 	uint16_t n_sources;
 	const uint8_t *source;
-	// of a PIM hello
-	uint32_t hold_s;          // UINT32_MAX: for ever
+	// of a hello
+	bool pim;
+	uint32_t hold_s;          // UINT32_MAX: for ever, 0: it says goodbye
 	// of a report: what group_next_record() still has to read
 	struct group_record first; // of a report of old versions, the only one
 	uint16_t n_records;

@@ -46,7 +46,7 @@ struct group {
 struct router_port {
 	uint16_t port;
 	uint8_t why;              // ROUTER_*
-	uint64_t until[4];        // by bit of `why`; static: not used
+	uint64_t until[5];        // by bit of `why`; static: not used
 	struct config_ip ip;      // who asked or said hello last
 };
 

@@ -33,7 +33,7 @@ static void arm(struct snoop *s)
 		for (unsigned i = 0; i < 3; i++)
 			due = at[i] && at[i] < due ? at[i] : due;
 		for (unsigned i = 0; i < a->n_routers; i++)
-			for (unsigned b = 1; b < 4; b++)
+			for (unsigned b = 1; b < 5; b++)
 				if (a->router[i].why & 1u << b && a->router[i].until[b] < due)
 					due = a->router[i].until[b];
 	}
@@ -81,7 +81,7 @@ static bool expire_routers(struct asker *a, uint64_t now)
 	for (unsigned i = 0; i < a->n_routers;) {
 		struct router_port *r = &a->router[i];
 
-		for (unsigned b = 1; b < 4; b++) {
+		for (unsigned b = 1; b < 5; b++) {
 			if (!(r->why & 1u << b) || r->until[b] > now)
 				continue;
 			r->why &= (uint8_t)~(1u << b);
@@ -173,8 +173,9 @@ void querier_heard_query(struct snoop *s, uint16_t port, const struct group_mess
 void querier_heard_hello(struct snoop *s, uint16_t port, const struct group_message *h, uint64_t now)
 {
 	s->count.hellos++;
-	bool new = learn_router(s, h->v6, port, 2, &h->src, h->hold_s == UINT32_MAX ? UINT64_MAX : now + h->hold_s * SECOND);
-	if (!h->hold_s) // it says goodbye
+	unsigned why = h->pim ? 2 : 4;
+	bool new = learn_router(s, h->v6, port, why, &h->src, h->hold_s == UINT32_MAX ? UINT64_MAX : now + h->hold_s * SECOND);
+	if (!h->hold_s)
 		expire_routers(&s->asker[h->v6], now);
 	if (new || !h->hold_s)
 		group_view_network(s);
@@ -243,6 +244,9 @@ void querier_set_static(struct snoop *s)
 		for (unsigned i = 0; i < s->policy.n_routers; i++)
 			if (group_port(s, s->policy.router_port[i]))
 				learn_router(s, v6, s->policy.router_port[i], 0, &none, UINT64_MAX);
+		for (unsigned i = 0; i < s->n_ports; i++)
+			if (s->port[i].is.router)
+				learn_router(s, v6, s->port[i].is.port, 0, &none, UINT64_MAX);
 		expire_routers(a, 0);
 	}
 }

@@ -39,7 +39,9 @@ struct group_policy {
 struct group_port {
 	uint16_t port;
 	bool tunnel;
-	bool speaks; // a tunnel to another switch of the database, which speaks for all stations there (group_proxy.h)
+	bool guarded; // no multicast router is there, whatever is said
+	bool router;  // one is there, whatever is said
+	bool speaks;  // a tunnel to another switch of the database, which speaks for all stations there (group_proxy.h)
 };
 
 // Why reports, or reports and packets, are sent to a port.
@@ -47,6 +49,7 @@ struct group_port {
 #define ROUTER_QUERY 0x2 // a querier with an address
 #define ROUTER_HELLO 0x4 // PIM
 #define ROUTER_PROXY 0x8 // a querier without one, which is a switch (RFC 4541 section 2.1.1): it gets reports only
+#define ROUTER_ANNOUNCED 0x10 // RFC 4286
 
 struct group_counters {
 	uint64_t reports, leaves, queries, hellos, sent_queries;

@@ -152,13 +152,13 @@ static int verb_list(struct page *p, int argc, const char *argv[], char **error)
 
 static void list_router(struct listing *l, const struct snoop *s, bool v6, const struct router_port *r)
 {
-	static const char *const names[] = {"static", "query", "pim", "query-of-switch"};
+	static const char *const names[] = {"static", "query", "pim", "query-of-switch", "announcement"};
 	const struct network *net = network_get(s->network);
-	const char *why[4];
+	const char *why[5];
 	uint64_t until = 0;
 	size_t n = 0;
 
-	for (unsigned b = 0; b < 4; b++) {
+	for (unsigned b = 0; b < 5; b++) {
 		if (!(r->why & 1u << b))
 			continue;
 		why[n++] = names[b];
@@ -273,6 +273,7 @@ static int verb_ports(struct page *p, int argc, const char *argv[], char **error
 	listing_column(p->l, "groups", "GROUPS");
 	listing_column(p->l, "limit", "LIMIT");
 	listing_column(p->l, "refused", "REFUSED");
+	listing_column(p->l, "router", "ROUTER");
 	for (uint64_t *at = &p->at[0]; *at < (uint64_t)MAX_NETWORKS * MAX_PORTS; ++*at) {
 		uint16_t network = (uint16_t)(*at / MAX_PORTS), port = (uint16_t)(*at % MAX_PORTS);
 		const struct snoop *s = group_snoop[network];
@@ -282,17 +283,19 @@ static int verb_ports(struct page *p, int argc, const char *argv[], char **error
 			*at += MAX_PORTS - 1 - port;
 			continue;
 		}
+		const struct snoop_port *sp = group_port(s, port);
 		const struct port_use *u = s->use[port / 64] ? &s->use[port / 64][port % 64] : NULL;
-		if (!u || (!u->groups && !u->refused) || (f.port && f.port != port))
+		if (!sp || (f.port && f.port != port))
 			continue;
 		if (!page_look(p))
 			return 1;
 		listing_row(p->l);
 		listing_str(p->l, net ? net->name : NULL);
 		listing_str(p->l, lport_name(port));
-		listing_uint(p->l, u->groups);
+		listing_uint(p->l, u ? u->groups : 0);
 		listing_uint(p->l, s->policy.max_port_groups);
-		listing_uint(p->l, u->refused);
+		listing_uint(p->l, u ? u->refused : 0);
+		listing_str(p->l, sp->is.guarded ? "never" : sp->is.router ? "always" : "auto");
 	}
 	return 0;
 }
@@ -361,6 +364,6 @@ const struct stage_verb group_verbs[] = {
 	{"group/routers", FILTERS, "ports with multicast routers", NULL, verb_routers},
 	{"group/networks", FILTERS, "networks with snooping: queriers, limits, counters", NULL, verb_networks},
 	{"group/upstream", "[--limit N] [NETWORK]", "what is asked for: upstream by routers, in tunnels by the switch", NULL, verb_upstream},
-	{"group/ports", FILTERS, "groups of each port, and what its limit refused", NULL, verb_ports},
+	{"group/ports", FILTERS, "groups of each port, what its limit refused, whether multicast routers may be there", NULL, verb_ports},
 	{0},
 };

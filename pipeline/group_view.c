@@ -129,7 +129,7 @@ static uint16_t made(void)
 	return targets_intern(put_to, n);
 }
 
-#define ROUTER_REAL (ROUTER_STATIC | ROUTER_QUERY | ROUTER_HELLO)
+#define ROUTER_REAL (ROUTER_STATIC | ROUTER_QUERY | ROUTER_HELLO | ROUTER_ANNOUNCED)
 
 // Packets of other networks: who has the same router behind the tunnel forwards them to its own ports (architecture.md, Routing); for who has none this one does.
 static uint16_t behind(const struct snoop *s, bool v6, uint16_t port, const uint8_t *src)
@@ -351,6 +351,9 @@ static void publish_network(const struct snoop *s)
 	gn->router = s->policy.router;
 	gn->lport = s->policy.lport;
 	gn->asks = s->policy.querier;
+	for (unsigned i = 0; i < s->n_ports; i++)
+		if (s->port[i].is.guarded)
+			gn->guarded[s->port[i].is.port / 64] |= 1ULL << s->port[i].is.port % 64;
 	for (unsigned v6 = 0; v6 < 2; v6++) {
 		gn->settled[v6] = s->asker[v6].settled;
 		gn->routers[v6] = list_of_routers(s, v6);

@@ -17,6 +17,7 @@ struct group_network {
 	uint16_t lport;       // its port in this network
 	uint16_t routers[2];  // ports with multicast routers
 	uint16_t reports[2];  // where reports go
+	uint64_t guarded[MAX_PORTS / 64]; // ports where no multicast router may be
 	uint16_t up[2];       // unregistered groups: who gets them here, and upstream; 0: nobody upstream
 };
 

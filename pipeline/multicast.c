@@ -18,6 +18,7 @@
 
 #define MULTICAST_REASONS(X)                                                                                                                         \
 	X(multicast, MALFORMED, "an IGMP, MLD or PIM message whose checksum, length or addresses are wrong")                                         \
+	X(multicast, ROUTER_GUARD, "a query or a multicast router's announcement, from a port where none may be")                                    \
 	X(multicast, NOT_WANTED, "nobody in the network asked for the multicast group, or not from this source")                                     \
 	X(multicast, UNREGISTERED, "nobody asked for the multicast group, and the network does not flood such packets")
 
@@ -27,6 +28,7 @@ enum what {
 	WHAT_LINK, // a group that is everybody's
 	WHAT_QUERY,
 	WHAT_QUERY_TUNNEL,
+	WHAT_GUARDED,
 	WHAT_REPORT,
 	WHAT_REPORT_FLOODED,
 	WHAT_UNSETTLED,
@@ -99,12 +101,20 @@ static bool is_pim(const struct config_ip *g)
 	return !memcmp(g->b, g->v6 ? v6 : v4, group_address_len(g->v6));
 }
 
+// Multicast Router Discovery (RFC 4286): to all snoopers. Of IPv4 it has IGMP's class.
+static bool is_snoopers(const struct config_ip *g)
+{
+	static const uint8_t v4[4] = {224, 0, 0, 106}, v6[16] = {0xff, 2, [15] = 0x6a};
+
+	return !memcmp(g->b, g->v6 ? v6 : v4, group_address_len(g->v6));
+}
+
 // Groups that everybody gets (RFC 4541 sections 2.1.2 and 3).
 static bool is_everybodys(const struct config_ip *g)
 {
 	static const uint8_t all[16] = {0xff, 2, [15] = 1};
 
-	return g->v6 ? (g->b[1] & 15) < 2 || !memcmp(g->b, all, 16) || is_pim(g) : group_ip_is_link(g);
+	return g->v6 ? (g->b[1] & 15) < 2 || !memcmp(g->b, all, 16) || is_pim(g) || is_snoopers(g) : group_ip_is_link(g);
 }
 
 // Whether a router takes it into other networks: it has to come from where its source is.
@@ -175,9 +185,17 @@ static uint16_t to_group(struct resolve *r, const struct group_network *gn, bool
 static uint16_t decide(struct resolve *r, const struct group_network *gn, bool v6, struct record *rec, bool *listen)
 {
 	uint8_t class = *resolve_field(r, CLASS, class);
+	bool routers;
 
+	rec->group = ip_of(r, v6, true);
+	routers = is_pim(&rec->group) || is_snoopers(&rec->group);
 	*listen = true;
-	if (class == CLASS_GROUP_QUERY) {
+	if ((class == CLASS_GROUP_QUERY || (routers && class != CLASS_GROUP)) && gn->guarded[r->in->id / 64] >> r->in->id % 64 & 1) {
+		rec->what = WHAT_GUARDED;
+		*listen = false;
+		return resolve_drop(r, STAGE_REASON(multicast, ROUTER_GUARD), r->in->row);
+	}
+	if (class == CLASS_GROUP_QUERY && !routers) {
 		bool ends = gn->asks && r->in->kind == PORT_TUNNEL;
 
 		rec->what = ends ? WHAT_QUERY_TUNNEL : WHAT_QUERY;
@@ -189,8 +207,7 @@ static uint16_t decide(struct resolve *r, const struct group_network *gn, bool v
 		report(r, gn, v6, rec);
 		return 0;
 	}
-	rec->group = ip_of(r, v6, true);
-	*listen = is_pim(&rec->group);
+	*listen = routers;
 	if (!group_ip_is_group(&rec->group) || is_everybodys(&rec->group)) {
 		rec->what = WHAT_LINK;
 		return 0;
@@ -236,13 +253,21 @@ static int read_message(struct rte_mbuf *m, struct group_message *msg, uint8_t r
 	return ip ? group_message_read(msg, ip, p->l3_len, p->ethertype == RTE_ETHER_TYPE_IPV6, (uint32_t)p->l4_ofs - p->l3_ofs) : -1;
 }
 
+// Multicast Router Discovery of IPv6, types 151 to 153.
+static bool is_router_message(const struct pkt *p)
+{
+	const uint8_t *d = rte_pktmbuf_mtod(pkt_mbuf(p), const uint8_t *);
+
+	return p->proto == 58 && p->l4_ofs && p->l4_ofs < rte_pktmbuf_data_len(pkt_mbuf(p)) && d[p->l4_ofs] >= 151 && d[p->l4_ofs] <= 153;
+}
+
 static void multicast_run(struct worker *w, struct pkt **p, uint16_t n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		uint8_t room[GROUP_MESSAGE_MAX];
 		struct group_message msg;
 
-		if (p[i]->class != CLASS_GROUP && p[i]->class != CLASS_GROUP_QUERY && p[i]->proto != 103)
+		if (p[i]->class != CLASS_GROUP && p[i]->class != CLASS_GROUP_QUERY && p[i]->proto != 103 && !is_router_message(p[i]))
 			continue;
 		if (read_message(pkt_mbuf(p[i]), &msg, room))
 			pkt_drop(p[i], STAGE_REASON(multicast, MALFORMED), 0);
@@ -328,6 +353,9 @@ static void multicast_format(struct buf *b, const void *record, uint16_t size)
 	switch ((enum what)r->what) {
 	case WHAT_QUERY:
 		buf_add(b, "asks who is in a group: everybody hears it");
+		return;
+	case WHAT_GUARDED:
+		buf_add(b, "a query or a multicast router's announcement: by multicast_router none may be at this port");
 		return;
 	case WHAT_QUERY_TUNNEL:
 		buf_add(b, "asks who is in a group: the switch answers for its ports");

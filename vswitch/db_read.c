@@ -264,6 +264,13 @@ static void read_vlans(const struct weirrec_port *row, const struct ovsdb_idl *i
 		db_row_error(&port->error, xstrdup("cvlans: only a port of vlan_mode dot1q-tunnel has them"));
 }
 
+static enum multicast_router read_multicast_router(const char *word, const char *type)
+{
+	if (!word) // a guest is believed only if somebody says so
+		return strcmp(type, "vhost-user") ? MULTICAST_ROUTER_AUTO : MULTICAST_ROUTER_NEVER;
+	return !strcmp(word, "always") ? MULTICAST_ROUTER_ALWAYS : !strcmp(word, "never") ? MULTICAST_ROUTER_NEVER : MULTICAST_ROUTER_AUTO;
+}
+
 static void read_port(const struct weirrec_port *row, const struct ovsdb_idl *idl, struct config_port *port)
 {
 	port->row = db_row_id(&row->header_.uuid);
@@ -275,6 +282,7 @@ static void read_port(const struct weirrec_port *row, const struct ovsdb_idl *id
 	port->external_ids = db_read_map(&row->external_ids);
 	port->enabled = row->n_enabled ? row->enabled[0] : true;
 	port->isolated = row->isolated;
+	port->multicast_router = read_multicast_router(row->multicast_router, port->type);
 	port->mtu = (uint16_t)db_optional_int("mtu_request", row->mtu_request, row->n_mtu_request, 0, 68, 9216, &port->error);
 	port->mac_limit = (uint32_t)db_optional_int("mac_limit", row->mac_limit, row->n_mac_limit, 0, 0, 1 << 20, &port->error);
 	db_row_error(&port->error, db_check_map("Port", "options", &port->options, port->type, NULL));

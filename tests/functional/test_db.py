@@ -75,7 +75,7 @@ def test_defaults(server, dump):
                    "flap_window": 10, "flap_hold": 30, "tunnel": "vxlan", "flood_to": [], "arp_proxy": False, "multicast": {}, "error": None}
     assert port == {"row": server.row("Port", "vm1")["_uuid"], "name": "vm1", "type": "vhost-user", "options": {}, "other_config": {},
                     "external_ids": {}, "enabled": True, "network": net["row"], "vlan_mode": "access", "trunks": [], "cvlans": [],
-                    "addresses": [], "mtu": 0, "isolated": False, "mac_limit": 0, "storm_broadcast": [0, 0],
+                    "addresses": [], "mtu": 0, "isolated": False, "multicast_router": "never", "mac_limit": 0, "storm_broadcast": [0, 0],
                     "storm_multicast": [0, 0], "storm_unknown": [0, 0], "error": None}
 
 
@@ -87,7 +87,7 @@ def test_every_column(server, dump):
     blue = server.insert("Network", name="blue", vlan=8)
     port = server.insert(
         "Port", name="t1", type="tap", options=a_map(iface="eth9", queues="2"), network=ref(red), vlan_mode="native-untagged",
-        trunks=a_set(ref(red), ref(blue)), addresses=a_set(MAC, "52:54:00:00:00:0A 10.0.0.1 fd00::1"), enabled=False, isolated=True,
+        trunks=a_set(ref(red), ref(blue)), addresses=a_set(MAC, "52:54:00:00:00:0A 10.0.0.1 fd00::1"), enabled=False, isolated=True, multicast_router="always",
         mtu_request=1400, mac_limit=3, external_ids=a_map(owner="me"), other_config=a_map(rxq_affinity="0:1,1:2", more="x"),
         storm_control=a_map(broadcast="100", multicast="200", multicast_burst="50", unknown_unicast="4294967295"))
     q = server.insert("Port", name="q1", network=ref(red), vlan_mode="dot1q-tunnel", cvlans=a_set(0, 4095, 7))
@@ -102,7 +102,7 @@ def test_every_column(server, dump):
     assert sorted(t1.pop("addresses")) == [MAC, "52:54:00:00:00:0a 10.0.0.1 fd00::1"]
     assert t1 == {"row": port, "name": "t1", "type": "tap", "options": {"iface": "eth9", "queues": "2"},
                   "other_config": {"rxq-affinity": "0:1,1:2", "more": "x"}, "external_ids": {"owner": "me"}, "enabled": False,
-                  "network": red, "vlan_mode": "native-untagged", "cvlans": [], "mtu": 1400, "isolated": True, "mac_limit": 3,
+                  "network": red, "vlan_mode": "native-untagged", "cvlans": [], "mtu": 1400, "isolated": True, "multicast_router": "always", "mac_limit": 3,
                   "storm_broadcast": [100, 100], "storm_multicast": [200, 50], "storm_unknown": [4294967295, 4294967295],
                   "error": None}
     assert q1["row"] == q and q1["vlan_mode"] == "dot1q-tunnel" and sorted(q1["cvlans"]) == [0, 7, 4095] and q1["error"] is None

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-from scapy.all import IP, UDP, Ether, IPOption_Router_Alert, IPv6, IPv6ExtHdrHopByHop, Raw, RouterAlert, conf, raw
+from scapy.all import IP, UDP, Ether, IPOption_Router_Alert, IPv6, IPv6ExtHdrHopByHop, Raw, RouterAlert, checksum, conf, raw
 from scapy.contrib.igmp import IGMP
 from scapy.contrib.igmpv3 import IGMPv3, IGMPv3mq
-from scapy.layers.inet6 import ICMPv6MLQuery2
+from scapy.layers.inet6 import ICMPv6MLQuery2, ICMPv6Unknown
 
 from net import SLOW, Lab, Namespace, Wire, mac, wait_for
 
@@ -210,6 +210,70 @@ def query6(src):
     p = Ether(src="52:54:00:00:00:77", dst="33:33:00:00:00:01") / IPv6(src=src, dst="ff02::1", hlim=1) / IPv6ExtHdrHopByHop(options=[RouterAlert()]) / \
         ICMPv6MLQuery2(mladdr="::", mrd=1000, QRV=2, QQIC=30)
     return raw(p)
+
+
+def announcement(v, kind):
+    """Multicast Router Discovery (RFC 4286): 0 advertises, 2 ends."""
+    if v == 4:
+        body = struct.pack("!BBHHH", 0x30 + kind, 20, 0, 125, 2)
+        return raw(Ether(src="52:54:00:00:00:77", dst="01:00:5e:00:00:6a") / IP(src="10.0.0.1", dst="224.0.0.106", ttl=1, proto=2) / Raw(body[:2] + struct.pack("!H", checksum(body)) + body[4:]))
+    p = IPv6(src="fe80::1", dst="ff02::6a", hlim=1) / ICMPv6Unknown(type=151 + kind, code=20, msgbody=struct.pack("!HH", 125, 2))
+    return raw(Ether(src="52:54:00:00:00:77", dst="33:33:00:00:00:6a") / p)
+
+
+def pim_hello():
+    body = struct.pack("!BBHHHH", 0x20, 0, 0, 1, 2, 30)
+    return raw(Ether(src="52:54:00:00:00:77", dst="01:00:5e:00:00:0d") / IP(src="10.0.0.1", dst="224.0.0.13", ttl=1, proto=103) / Raw(body[:2] + struct.pack("!H", checksum(body)) + body[4:]))
+
+
+def routers(lab):
+    return {(r["family"], r["port"], *r["why"]) for r in lab.ask("group/routers", "blue") if r["address"] in ("10.0.0.1", "fe80::1")}
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_announcements(hosts, v):
+    """A router that says so is sent what is for groups, until it says goodbye."""
+    wire = hosts.wire["probe"]
+    wire.send(announcement(v, 0))
+    wait_for(lambda: routers(hosts) == {(f"ipv{v}", "probe", "announcement")}, 10 * SLOW, lambda: f"the router: {hosts.ask('group/routers')}")
+    wire.send(announcement(v, 2))
+    wait_for(lambda: not routers(hosts), 10 * SLOW, lambda: f"no router: {hosts.ask('group/routers')}")
+
+
+def test_guard(hosts):
+    """A guest that claims to be a querier or a router: it isn't believed, and nobody hears of it. What it says as a host counts."""
+    wire, claims = hosts.wire["probe"], [query4("10.0.0.1"), query6("fe80::1"), pim_hello(), announcement(4, 0), announcement(6, 0)]
+    hosts.weirctl("port", "set", "probe", "multicast_router=never")
+    try:
+        before = hosts.drops("probe").get("multicast.ROUTER_GUARD", 0)
+        assert "by multicast_router none may be at this port" in hosts.explain("probe", claims[0])
+        number = hosts.trace_start("--port", "probe", "--count", "1")
+        hosts.h[1].wire.clear()
+        queriers = [(r["querier"], r["querier_ipv6"]) for r in hosts.ask("group/networks", "blue")]
+        for claim in claims:
+            wire.send(claim)
+        wait_for(lambda: hosts.drops("probe").get("multicast.ROUTER_GUARD", 0) == before + len(claims), 10 * SLOW, lambda: f"drops: {hosts.drops('probe')}")
+        assert "dropped (multicast.ROUTER_GUARD)" in hosts.trace_end(number)
+        assert queriers == [(r["querier"], r["querier_ipv6"]) for r in hosts.ask("group/networks", "blue")] and not routers(hosts)
+        assert not any(f in claims for f in hosts.h[1].wire.received())
+        (use,) = hosts.weirctl("group", "ports", "--port", "probe", json=True)
+        assert use["router"] == "never"
+    finally:
+        hosts.weirctl("port", "set", "probe", "multicast_router=auto")
+    # Always: it gets everything, without a word.
+    hosts.weirctl("port", "set", "probe", "multicast_router=always")
+    with hosts.h[1].join("239.1.1.5"):
+        wait_ports(hosts, ["h2"], "239.1.1.5")
+        wire.clear()
+        hosts.h[0].send("239.1.1.5", "always")
+        wait_for(lambda: any(b"always" in f for f in wire.received()), 10 * SLOW, "the packet")
+    hosts.weirctl("port", "set", "probe", "multicast_router=auto")
+    # A guest of vhost-user is never one unless somebody says so.
+    hosts.weirctl("port", "add", "vm9", "--network", "blue")
+    assert [r["router"] for r in hosts.weirctl("group", "ports", "--port", "vm9", json=True)] == ["never"]
+    hosts.weirctl("port", "set", "vm9", "multicast_router=auto")
+    assert [r["router"] for r in hosts.weirctl("group", "ports", "--port", "vm9", json=True)] == ["auto"]
+    hosts.weirctl("port", "del", "vm9")
 
 
 def test_election_and_router_ports(hosts):

@@ -115,7 +115,7 @@ static json_t *address_json(const struct config_address *a)
 
 static json_t *port_json(const struct config_port *p)
 {
-	static const char *const modes[] = {"access", "trunk", "native-tagged", "native-untagged", "dot1q-tunnel", "network-id"};
+	static const char *const modes[] = {"access", "trunk", "native-tagged", "native-untagged", "dot1q-tunnel", "network-id"}, *const routers[] = {"auto", "never", "always"};
 	json_t *trunks = json_array(), *cvlans = json_array(), *addresses = json_array();
 
 	for (size_t i = 0; i < p->n_trunks; i++)
@@ -124,11 +124,11 @@ static json_t *port_json(const struct config_port *p)
 		json_array_append_new(cvlans, json_integer(p->cvlans[i]));
 	for (size_t i = 0; i < p->n_addresses; i++)
 		json_array_append_new(addresses, address_json(&p->addresses[i]));
-	return json_pack("{so ss ss so so so sb so ss so so so si sb si so so so so}", "row", row_json(&p->row), "name",
+	return json_pack("{so ss ss so so so sb so ss so so so si sb ss si so so so so}", "row", row_json(&p->row), "name",
 			 p->name, "type", p->type, "options", map_json(&p->options), "other_config", map_json(&p->other_config),
 			 "external_ids", map_json(&p->external_ids), "enabled", p->enabled, "network", row_json(&p->network),
 			 "vlan_mode", modes[p->vlan_mode], "trunks", trunks, "cvlans", cvlans, "addresses", addresses, "mtu",
-			 p->mtu, "isolated", p->isolated, "mac_limit", (int)p->mac_limit, "storm_broadcast",
+			 p->mtu, "isolated", p->isolated, "multicast_router", routers[p->multicast_router], "mac_limit", (int)p->mac_limit, "storm_broadcast",
 			 rate_json(&p->storm_broadcast), "storm_multicast", rate_json(&p->storm_multicast), "storm_unknown",
 			 rate_json(&p->storm_unknown), "error", text_json(p->error));
 }

@@ -332,6 +332,118 @@ static void pim(void **state)
 	lab_expect_ports(a, DATA4, b, 0);
 }
 
+// Of RFC 4286.
+static uint32_t announce_type(uint8_t *f, bool v6, uint8_t type, unsigned n, uint8_t interval)
+{
+	static const uint8_t head4[] = {1, 0, 0x5e, 0, 0, 106, 2, 0, 0, 0, 0, 0x66, 8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 1, 2, 0, 0, 10, 0, 0, 2, 224, 0, 0, 106};
+	static const uint8_t head6[54] = {0x33, 0x33, 0, 0, 0, 0x6a, 2, 0, 0, 0, 0, 0x66, 0x86, 0xdd, 0x60, [19] = 8, 58, 1, 0xfe, 0x80, [37] = 9, 0xff, 2, [53] = 0x6a};
+	uint8_t msg[8] = {type, interval, 0, 0, 0, 125, 0, 2};
+	unsigned l3 = v6 ? 54 : 34;
+
+	memcpy(f, v6 ? head6 : head4, l3);
+	if (v6) {
+		f[19] = (uint8_t)n;
+	} else {
+		f[17] = (uint8_t)(20 + n);
+		uint16_t s = sum16(f + 14, 20, 0);
+		f[24] = (uint8_t)(s >> 8);
+		f[25] = (uint8_t)s;
+	}
+	uint8_t pseudo[8] = {0, 0, 0, (uint8_t)n, 0, 0, 0, 58}, all[64];
+	memcpy(all, f + 22, 32);
+	memcpy(all + 32, pseudo, 8);
+	memcpy(all + 40, msg, n);
+	uint16_t s = v6 ? sum16(all, 40 + n, 0) : sum16(msg, n, 0);
+	msg[2] = (uint8_t)(s >> 8);
+	msg[3] = (uint8_t)s;
+	memcpy(f + l3, msg, n);
+	return l3 + n;
+}
+
+// An advertisement, or what ends it.
+static uint32_t announce(uint8_t *f, bool v6, bool ends, uint8_t interval)
+{
+	return announce_type(f, v6, (uint8_t)((v6 ? 151 : 0x30) + 2 * ends), ends ? 4 : 8, interval);
+}
+
+static void announced(void **state)
+{
+	uint8_t f[128];
+
+	settle();
+	for (unsigned v6 = 0; v6 < 2; v6++) {
+		const char *data = v6 ? DATA6 : DATA4, *group = v6 ? "ff05::1:1" : "239.1.1.1";
+
+		lab_send_frame(c, f, announce(f, v6, false, 20));
+		assert_int_equal(lab.n_sent, 5);
+		lab_expect_trace("is everybody's: flood");
+		join(b, group);
+		lab_expect_ports(a, data, b, c, 0);
+		lab_expect_trace("c (a router's)");
+		pass_ms(61 * 1000); // three of its intervals
+		lab_expect_ports(a, data, b, 0);
+		lab_send_frame(c, f, announce(f, v6, false, 180));
+		pass_ms(70 * 1000);
+		lab_expect_ports(a, data, b, c, 0);
+		lab_send_frame(c, f, announce(f, v6, true, 0));
+		lab_expect_ports(a, data, b, 0);
+		// Somebody asks who is a router: nobody's concern here.
+		uint32_t len = announce_type(f, v6, v6 ? 152 : 0x31, 4, 0);
+		lab_send_frame(c, f, len);
+		lab_expect_ports(a, data, b, 0);
+	}
+}
+
+// Ports where no router may be: what says so is dropped, and what hosts say isn't.
+static void guarded(void **state)
+{
+	uint8_t f[GROUP_FRAME_MAX];
+	struct group_query q = {.mac = {2, 0, 0, 0, 0, 0x77}, .src = ip("10.0.0.1"), .version = 3, .robustness = 2, .interval_s = 125, .response_ms = 10000};
+
+	settle();
+	port[4]->multicast_router = MULTICAST_ROUTER_NEVER;
+	lab_apply();
+	lab_flush();
+	lab_expect_drop_frame(router, f, group_write_query(f, &q), "multicast.ROUTER_GUARD");
+	lab_expect_trace("by multicast_router none may be at this port");
+	q.src = ip("fe80::1");
+	q.group.v6 = true;
+	lab_expect_drop_frame(router, f, group_write_query(f, &q), "multicast.ROUTER_GUARD");
+	lab_expect_drop_frame(router, f, hello(f, 30), "multicast.ROUTER_GUARD");
+	lab_expect_drop(router, "udp6,ipv6_src=fe80::99,ipv6_dst=ff02::d", "multicast.ROUTER_GUARD");
+	lab_expect_drop_frame(router, f, announce(f, false, false, 20), "multicast.ROUTER_GUARD");
+	lab_expect_drop_frame(router, f, announce(f, true, false, 20), "multicast.ROUTER_GUARD");
+	join(router, "239.1.1.1");
+	join(b, "ff05::1:1");
+	lab_expect_ports(a, DATA4, router, 0);
+	lab_expect_ports(a, DATA6, b, 0);
+	lab_expect_ports(router, "udp,nw_dst=224.0.0.251", a, b, c, d, trunk, 0);
+	// Others are believed.
+	lab_send_frame(c, f, hello(f, 30));
+	assert_int_equal(lab.n_sent, 5);
+	// Named as a router's port in the network, it is one.
+	set(&blue->multicast, "router-ports", "router");
+	lab_apply();
+	lab_flush();
+	lab_expect_ports(a, DATA6, b, router, 0);
+	lab_send_frame(router, f, hello(f, 30));
+	assert_int_equal(lab.n_sent, 5);
+	set(&blue->multicast, "router-ports", "");
+	lab_apply();
+	lab_flush();
+	lab_expect_drop_frame(router, f, hello(f, 30), "multicast.ROUTER_GUARD");
+	// Always one.
+	port[3]->multicast_router = MULTICAST_ROUTER_ALWAYS;
+	lab_apply();
+	lab_flush();
+	lab_expect_ports(a, DATA6, b, d, 0);
+	lab_expect_trace("d (a router's)");
+	port[3]->multicast_router = MULTICAST_ROUTER_AUTO;
+	lab_apply();
+	lab_flush();
+	lab_expect_ports(a, DATA6, b, 0);
+}
+
 static void election(void **state)
 {
 	settle();
@@ -870,6 +982,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(everybodys_groups, setup, teardown),
 		cmocka_unit_test_setup_teardown(router_ports, setup, teardown),
 		cmocka_unit_test_setup_teardown(pim, setup, teardown),
+		cmocka_unit_test_setup_teardown(announced, setup, teardown),
+		cmocka_unit_test_setup_teardown(guarded, setup, teardown),
 		cmocka_unit_test_setup_teardown(election, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_querier, setup, teardown),
 		cmocka_unit_test_setup_teardown(restart_floods_first, setup, teardown),
