@@ -113,6 +113,7 @@ _weirctl() {
 		network/set/* | network/add/[3-9]*) list=($("$program" --columns | awk '$1 == "Network" { print $2 "=" }')) ;;
 		router/set/* | router/add/[3-9]*) list=($("$program" --columns | awk '$1 == "Router" { print $2 "=" }')) ;;
 		router-port/set/* | router-port/add/[3-9]*) list=($("$program" --columns | awk '$1 == "Router_Port" { print $2 "=" }')) ;;
+		class/set/* | class/add/[3-9]*) list=($("$program" --columns | awk '$1 == "Class" { print $2 "=" }')) ;;
 		host/set/*) list=($("$program" --columns | awk '$1 == "Host" { print $2 "=" }')) ;;
 		list//1 | find//1 | get//1 | set//1 | add//1 | remove//1 | clear//1 | create//1 | destroy//1 | wait-until//1)
 			list=($("$program" --columns | cut -f1 | sort -u))

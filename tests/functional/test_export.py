@@ -244,6 +244,20 @@ def test_json(ports):
     assert "No such file" in state or "reset" in state
 
 
+def test_class(ports):
+    """The class of traffic that a rule put packets into is among the rows that decided."""
+    path = ports.path("classes.json")
+    ports.weirctl("class", "add", "gold", "--", "flow", "add", "--network", "blue", "any", "class:gold")
+    try:
+        ports.weirctl("export", "add", "log", "--target", f"file:{path}")
+        send(ports, "a", [frame(1, 2)] * 2)
+        wait_for(lambda: Path(path).exists() and Path(path).read_text().endswith("\n"), 20 * SLOW, "a line")
+        (r,) = map(json.loads, Path(path).read_text().splitlines())
+        assert r["packets"] == 2 and "Class:gold" in r["because"] and any(row.startswith("Flow:") for row in r["because"]), r
+    finally:
+        ports.weirctl("flow", "del", "all", "--", "class", "del", "gold")
+
+
 def test_line_rate(ports):
     """Lines beyond the rate are lost, and counted as such."""
     path = ports.path("few.json")

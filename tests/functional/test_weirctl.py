@@ -392,7 +392,7 @@ def test_refusals(up):
         ("-z", "port", "list"): "there is no option -z (weirctl --help shows those that are)",
         ("port",): "port needs a verb: add, del, list, mtu, set, show, latency, cost",
         ("port", "lits"): "port has no verb 'lits'; did you mean port list?",
-        ("port", "frobnicate"): "port has no verb 'frobnicate', but: add, del, list, set, show, latency, cost",
+        ("port", "frobnicate"): "port has no verb 'frobnicate', but: add, del, list, mtu, set, show, latency, cost",
         ("prot", "list"): "there is no 'prot'; did you mean port?",
         ("frobnicate",): "there is no 'frobnicate' (weirctl --help shows what there is)",
         ("port", "add"): "port add needs more: weirctl port add [OPTION]... NAME [COLUMN[:KEY]=VALUE]...",
@@ -825,8 +825,11 @@ def complete(weir, line):
 def test_completion(weir):
     weir("--no-wait", "network", "add", "blue", "--", "network", "add", "black", "--", "port", "add", "vm1", "--network", "blue")
     assert complete(weir, "weirctl po") == ["port"]
-    assert complete(weir, "weirctl port ") == ["add", "del", "list", "set", "show", "latency", "cost"]
+    assert complete(weir, "weirctl port ") == ["add", "del", "list", "mtu", "set", "show", "latency", "cost"]
     assert complete(weir, "weirctl port li") == ["list"]
+    weir("--no-wait", "class", "add", "gold")
+    assert complete(weir, "weirctl class show ") == ["gold"]
+    assert "description=" in complete(weir, "weirctl class set gold ")
     assert complete(weir, "weirctl port latency ") == ["vm1"]
     assert complete(weir, "weirctl worker history c") == ["clear"]
     assert complete(weir, "weirctl port del ") == ["vm1"]
