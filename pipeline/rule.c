@@ -1,5 +1,5 @@
 // rule: the operator's rules (table Flow): what they say goes before what the forwarding database says.
-#include "rule_table.h"
+#include "rule_make.h"
 #include "class_table.h"
 #include "table_stat.h"
 #include "forward.h"
@@ -18,8 +18,6 @@
 
 STAGE_REASONS(rule, RULE_REASONS);
 
-#define MAX_WORK (1 << 16) // rules that have work per packet, at most
-
 struct record {
 	uint32_t row;   // 0: none matches
 	uint32_t rules; // of how many
@@ -27,9 +25,6 @@ struct record {
 };
 
 static struct rule_table *tables[MAX_NETWORKS]; // RCU; [0]: rules of every network
-static struct rule *work[MAX_WORK];             // RCU; [0]: never used
-static uint32_t work_high = 1, work_free;       // handles that were never used, and a list of those that are free again
-static uint32_t work_next[MAX_WORK];
 
 // Rows as they are wanted, sorted by id. Main thread.
 static struct rule **rules;
@@ -163,7 +158,7 @@ static void send_copies(struct worker *w, struct pkt *p, const struct rule *ru)
 static void rule_run(struct worker *w, struct pkt **p, uint16_t n)
 {
 	for (unsigned i = 0; i < n; i++) {
-		const struct rule *ru = rcu_read(work[pkt_actions(p[i]) % MAX_WORK]);
+		const struct rule *ru = rcu_read(rule_work[pkt_actions(p[i]) % RULE_WORK_MAX]);
 
 		if (!ru)
 			continue;
@@ -202,136 +197,6 @@ static void rule_format(struct buf *b, const void *record, uint16_t size)
 
 // ---- from rows to rules
 
-static uint32_t work_take(void)
-{
-	uint32_t h = work_free;
-
-	if (h)
-		work_free = work_next[h];
-	else if (work_high < MAX_WORK)
-		h = work_high++;
-	return h;
-}
-
-// After a grace period: packets may have been decided with it until then.
-static void rule_free(void *arg)
-{
-	struct rule *ru = arg;
-
-	if (!ru)
-		return;
-	if (ru->work) {
-		rcu_publish(work[ru->work], NULL);
-		work_next[ru->work] = work_free;
-		work_free = ru->work;
-	}
-	actions_free(&ru->actions);
-	free(ru->match_text);
-	free(ru->actions_text);
-	free(ru->error);
-	free(ru);
-}
-
-struct named {
-	const char *name;
-	uint16_t id;
-};
-
-struct names {
-	struct named *port;
-	size_t n;
-};
-
-static int compare_names(const void *a, const void *b)
-{
-	return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
-}
-
-// 0: there is no such port.
-static uint16_t port_id(const struct names *names, const char *name)
-{
-	struct named key = {.name = name}, *found = names->n ? bsearch(&key, names->port, names->n, sizeof key, compare_names) : NULL;
-
-	return found ? found->id : 0;
-}
-
-static void set_port(const struct names *names, const char *word, const char *name, uint16_t *id, char **error)
-{
-	*id = port_id(names, name);
-	if (!*id)
-		sentence_set(error, "%s%s: there is no port %s yet", word, name, name);
-}
-
-static void find_names(struct rule *ru, const struct names *names)
-{
-	struct actions *a = &ru->actions;
-	uint16_t in;
-
-	if (ru->match.in_port[0]) {
-		set_port(names, "in_port=", ru->match.in_port, &in, &ru->error);
-		match_in_port(&ru->match, in);
-	}
-	if (a->to == ACTIONS_PORT)
-		set_port(names, "output:", a->name, &a->port, &ru->error);
-	for (unsigned i = 0; i < a->n_copies; i++)
-		set_port(names, a->copy[i].tag == TAG_AS_RECEIVED ? "mirror:" : "output:", a->copy[i].name, &a->copy[i].port, &ru->error);
-	ru->class_row = a->class[0] ? class_table_find(a->class) : 0;
-	if (a->class[0] && !ru->class_row)
-		sentence_set(&ru->error, "class:%s: there is no class %s yet", a->class, a->class);
-}
-
-// Whether the ports and the class that the rule names are the ones that they were.
-static bool same_names(const struct rule *ru, const struct names *names)
-{
-	const struct actions *a = &ru->actions;
-	bool same = !ru->match.in_port[0] || ru->match.value.port == port_id(names, ru->match.in_port);
-
-	same &= a->to != ACTIONS_PORT || a->port == port_id(names, a->name);
-	for (unsigned i = 0; i < a->n_copies; i++)
-		same &= a->copy[i].port == port_id(names, a->copy[i].name);
-	return same && (!a->class[0] || ru->class_row == class_table_find(a->class));
-}
-
-static void give_work(struct rule *ru)
-{
-	if (!ru->actions.n_sets && !ru->actions.n_copies)
-		return;
-	ru->work = work_take();
-	if (ru->work)
-		rcu_publish(work[ru->work], ru);
-	else
-		sentence_set(&ru->error, "the switch takes %d rules at most that set fields or send copies", MAX_WORK - 1);
-}
-
-static struct rule *rule_make(const struct config_flow *cf, uint16_t network, const struct names *names)
-{
-	struct rule *ru = calloc(1, sizeof *ru);
-	char name[ROW_ID_STRLEN + 1];
-
-	if (!ru)
-		return NULL;
-	row_id_format(&cf->row, name);
-	name[8] = '\0'; // as much as people need to find it in a list
-	ru->id = cf->row;
-	ru->row = row_intern("Flow", &cf->row, name);
-	ru->priority = cf->priority;
-	ru->network = network;
-	ru->match_text = strdup(cf->match);
-	ru->actions_text = strdup(cf->actions);
-	ru->error = cf->error ? strdup(cf->error) : NULL;
-	if (!ru->match_text || !ru->actions_text) {
-		rule_free(ru);
-		return NULL;
-	}
-	if (!ru->error && !match_parse(cf->match, &ru->match, &ru->error) && !actions_parse(cf->actions, &ru->match, &ru->actions, &ru->error))
-		find_names(ru, names);
-	ru->active = cf->enabled && (network || !cf->has_network);
-	if (!ru->error && ru->active)
-		give_work(ru);
-	ru->active &= !ru->error;
-	return ru;
-}
-
 static int compare_ids(const void *a, const void *b)
 {
 	return memcmp(&(*(struct rule *const *)a)->id, &(*(struct rule *const *)b)->id, sizeof(struct row_id));
@@ -352,15 +217,6 @@ static struct rule *old_rule(const struct row_id *id)
 	return NULL;
 }
 
-static bool is_unchanged(const struct rule *ru, const struct config_flow *cf, uint16_t network, const struct names *names)
-{
-	bool active = cf->enabled && (network || !cf->has_network);
-
-	// A row with an error is looked at again: what it lacked may be there by now.
-	return !ru->error && !cf->error && ru->active == active && ru->network == network && ru->priority == cf->priority &&
-	       !strcmp(ru->match_text, cf->match) && !strcmp(ru->actions_text, cf->actions) && same_names(ru, names);
-}
-
 static uint16_t network_id(const struct config *c, const struct row_id *id)
 {
 	for (size_t i = 0; i < c->n_networks; i++)
@@ -369,29 +225,17 @@ static uint16_t network_id(const struct config *c, const struct row_id *id)
 	return 0;
 }
 
-static int names_make(const struct config *want, struct names *names)
-{
-	names->port = calloc(want->n_ports + 1, sizeof *names->port);
-	if (!names->port)
-		return -ENOMEM;
-	for (size_t i = 0; i < want->n_ports; i++)
-		if (want->ports[i].id)
-			names->port[names->n++] = (struct named){want->ports[i].name, want->ports[i].id};
-	qsort(names->port, names->n, sizeof *names->port, compare_names);
-	return 0;
-}
-
 // A rule that stays is the same object. What is new is not seen by any worker yet.
 static int rule_prepare(struct config *want)
 {
-	struct names names = {0};
+	struct rule_names names = {0};
 	int rc = class_table_set(want);
 
-	rc = rc ? rc : names_make(want, &names);
+	rc = rc ? rc : rule_names_make(want, &names);
 	next = rc ? NULL : calloc(want->n_flows + 1, sizeof *next);
 	n_next = 0;
 	if (!next) {
-		free(names.port);
+		rule_names_free(&names);
 		return -ENOMEM;
 	}
 	memset(fields_of, 0, sizeof fields_of);
@@ -399,7 +243,7 @@ static int rule_prepare(struct config *want)
 		struct config_flow *cf = &want->flows[i];
 		uint16_t network = cf->has_network ? network_id(want, &cf->network) : 0;
 		struct rule *old = old_rule(&cf->row);
-		struct rule *ru = old && is_unchanged(old, cf, network, &names) ? old : rule_make(cf, network, &names);
+		struct rule *ru = old && rule_is_unchanged(old, cf, network, &names) ? old : rule_make(cf, network, &names);
 
 		if (!ru) {
 			sentence_set(&cf->error, "there is no memory for the rule");
@@ -416,7 +260,7 @@ static int rule_prepare(struct config *want)
 		next[n_next++] = ru;
 	}
 	qsort(next, n_next, sizeof *next, compare_ids);
-	free(names.port);
+	rule_names_free(&names);
 	return 0;
 }
 
@@ -547,7 +391,7 @@ static void work_fill(table_fill_fn *fn, void *arg)
 
 	for (size_t i = 0; i < n_rules; i++)
 		used += rules[i]->work != 0;
-	fn(arg, NULL, used, MAX_WORK - 1);
+	fn(arg, NULL, used, RULE_WORK_MAX - 1);
 }
 
 static struct table_stat rule_stat = {
