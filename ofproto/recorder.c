@@ -154,9 +154,9 @@ void recorder_sentence(struct buf *b, const struct round *r, const struct record
 		buf_add(b, "the round took %.1f ms (limit %.1f)", (double)r->busy_ns / 1e6, (double)l->round_ns / 1e6);
 		if ((uint64_t)r->call_us * 2000 > r->busy_ns)
 			buf_add(b, ": the main thread had the worker do something for %.1f ms", r->call_us / 1e3);
-		else if (r->preempted)
-			buf_add(b, ": the kernel gave its core to others, %u times within the last second; keep them off it",
-				r->preempted);
+		else if ((uint64_t)r->away_us * 2000 > r->busy_ns)
+			buf_add(b, ": the kernel gave its core to others for %.1f ms of it, %u times within the last second; keep them off it",
+				r->away_us / 1e3, r->preempted);
 		else if (r->resolved)
 			buf_add(b, " for %u packets, %u of them first packets of flows", r->packets, r->resolved);
 		else

@@ -37,6 +37,7 @@ struct round {
 	uint32_t misses;  // packets that waited to be resolved when it ended
 	uint32_t backlog; // packets that waited for their egress device when it ended
 	uint32_t call_us; // of busy_ns, what the main thread had the worker do
+	uint32_t away_us; // SUSPICION_LONG: of busy_ns, when the worker was ready to go on and had no processor
 	union {
 		struct {
 			uint16_t full;      // of the dropped ones, those for which a queue was full

@@ -1,6 +1,7 @@
 // flight: see flight.h.
 #include "flight.h"
 #include "clock.h"
+#include "pause.h"
 #include "port.h"
 #include "thread.h"
 #include "recorder.h"
@@ -137,6 +138,7 @@ static void clear(struct control_request *r, unsigned worker, bool json)
 			continue;
 		n += recorder_read(rec, true, &last, 1) > 0;
 		recorder_thaw(rec);
+		pause_clear(thread_pause(i));
 		told[i] = 0;
 	}
 	struct buf b = {0};

@@ -291,6 +291,10 @@ static void list_worker(const struct thread_view *v, void *arg)
 		listing_none(l);
 		listing_none(l);
 	}
+	listing_real(l, (double)v->longest_ns / 1e3, 1);
+	listing_real(l, (double)v->longest_away_ns / 1e3, 1);
+	listing_real(l, (double)v->own_ns / 1e3, 1);
+	listing_real(l, (double)v->own_asleep_ns / 1e3, 1);
 	listing_uint(l, v->flows.flows);
 	listing_uint(l, v->flows.limit);
 }
@@ -315,6 +319,10 @@ static void worker_list(struct control_request *r, int argc, const char *argv[],
 		{"blocked_s", "ASLEEP(s)"},
 		{"wakeup_us", "WAKE-UP(us)"},
 		{"wakeup_max_us", "MAX(us)"},
+		{"longest_us", "LONGEST(us)"},
+		{"longest_away_us", "AWAY(us)"},
+		{"own_us", "OWN(us)"},
+		{"own_asleep_us", "WAITED(us)"},
 		{"flows", "FLOWS"},
 		{"flow_limit", "LIMIT"},
 	};

@@ -157,6 +157,8 @@ static void write_workers(struct om *o)
 		{METRIC_WORKER_WAKEUPS, NUMBER, offsetof(struct thread_view, stats.wakeups)},
 		{METRIC_WORKER_WAKEUP, NANOSECONDS, offsetof(struct thread_view, stats.wakeup_ns_sum)},
 		{METRIC_WORKER_WAKEUP_MAX, NANOSECONDS, offsetof(struct thread_view, stats.wakeup_ns_max)},
+		{METRIC_WORKER_ROUND_MAX, NANOSECONDS, offsetof(struct thread_view, longest_ns)},
+		{METRIC_WORKER_ROUND_OWN, NANOSECONDS, offsetof(struct thread_view, own_ns)},
 		{METRIC_FLOW_INSERTS, NUMBER, offsetof(struct thread_view, flows.inserts)},
 		{METRIC_FLOW_EVICTIONS, NUMBER, offsetof(struct thread_view, flows.evictions)},
 		{METRIC_FLOW_EXPIRIES, NUMBER, offsetof(struct thread_view, flows.expiries)},

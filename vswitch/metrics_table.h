@@ -103,6 +103,10 @@
 	X(WORKER_WAKEUP, "weir_worker_wakeup_seconds", COUNTER, "seconds", "worker",                                           \
 	  "time that those took, from the bell to the worker")                                                                 \
 	X(WORKER_WAKEUP_MAX, "weir_worker_wakeup_max_seconds", GAUGE, "seconds", "worker", "the longest of them")              \
+	X(WORKER_ROUND_MAX, "weir_worker_round_max_seconds", GAUGE, "seconds", "worker",                                       \
+	  "its longest round: for so long it looked at none of its ports; begun anew by weirctl worker history clear")         \
+	X(WORKER_ROUND_OWN, "weir_worker_round_own_max_seconds", GAUGE, "seconds", "worker",                                   \
+	  "the longest one less the time in which the kernel had other things run on its core")                                \
 	X(WORKER_BURST, "weir_worker_burst_packets", HISTOGRAM, "packets", "worker",                                           \
 	  "packets that one look at a queue found, if any")                                                                    \
 	X(WORKER_PART, "weir_worker_part_seconds", COUNTER, "seconds", "worker, part or stage",                                \

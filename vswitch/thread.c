@@ -338,7 +338,12 @@ static inline void record_round(struct thread *t, const struct before *b, uint64
 		to->call_us = (uint32_t)(clock_cycles_to_ns(t->call_cycles) / 1000) + 1;
 		t->call_cycles = 0;
 	}
-	if (unlikely(now - t->preemptions_ns > 1000000000 || (r->limit.round_ns && to->busy_ns > r->limit.round_ns)))
+	bool is_long = r->limit.round_ns && to->busy_ns > r->limit.round_ns;
+	if (unlikely(is_long || to->busy_ns > t->pause.own_ns || pause_is_clear(&t->pause)))
+		to->away_us = (uint32_t)(pause_measure(&t->pause, b->start, end) / 1000);
+	else if (unlikely(end - t->pause.looked_tsc > t->look_cycles))
+		pause_look(&t->pause, end);
+	if (unlikely(now - t->preemptions_ns > 1000000000 || is_long))
 		to->preempted = count_preemptions(t);
 	recorder_end(r);
 }
@@ -353,6 +358,7 @@ static void *run(void *arg)
 	prctl(PR_SET_TIMERSLACK, 1000UL); // nanoseconds: the default of 50 us would be longer than the pauses
 	if (rte_thread_register())
 		log_event('w', "worker", LOG_FIELDS({"worker", LOG_NUMBER(t->w.id)}), "worker %u has no place among DPDK's threads: its packet buffers are not cached", t->w.id);
+	pause_start(&t->pause);
 	rcu_worker_start(t->w.id);
 	while (!__atomic_load_n(&t->stop, __ATOMIC_ACQUIRE)) {
 		uint64_t start = rte_rdtsc(), now = clock_ns_at(start);
@@ -387,11 +393,14 @@ static void *run(void *arg)
 			rest(t);
 			uint64_t rested = rte_rdtsc();
 			t->stats.idle_cycles += rested - start;
-			if (INSTRUMENTS)
+			if (INSTRUMENTS) {
 				recorder_slept(t->recorder, clock_cycles_to_ns(rested - end));
+				t->pause.slept_tsc += rested - end;
+			}
 		}
 	}
 	rcu_worker_stop(t->w.id);
+	pause_stop(&t->pause);
 	rte_thread_unregister();
 	return NULL;
 }
@@ -454,6 +463,11 @@ struct recorder *thread_recorder(unsigned id)
 	return id < MAX_WORKERS && threads[id] ? threads[id]->recorder : NULL;
 }
 
+struct pause *thread_pause(unsigned id)
+{
+	return id < MAX_WORKERS && threads[id] ? &threads[id]->pause : NULL;
+}
+
 unsigned thread_count(void)
 {
 	unsigned n = 0;
@@ -471,6 +485,12 @@ void thread_view_each(void (*fn)(const struct thread_view *, void *), void *arg)
 		if (!t)
 			continue;
 		struct thread_view v = {.id = i, .core = t->core, .numa_node = t->numa_node, .stats = t->stats};
+		if (!pause_is_clear(&t->pause)) {
+			v.longest_ns = t->pause.longest_ns;
+			v.longest_away_ns = t->pause.longest_away_ns;
+			v.own_ns = t->pause.own_ns;
+			v.own_asleep_ns = t->pause.own_asleep_ns;
+		}
 		flow_table_stats(t->w.flows, &v.flows);
 		v.n_rxqs = t->list ? t->list->n : 0;
 		fn(&v, arg);
@@ -538,6 +558,7 @@ struct thread *thread_start(unsigned id, int core, const struct flow_table_confi
 	t->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	t->sleep_max_us = 500;
+	t->look_cycles = rte_get_tsc_hz() / 1000;
 	t->w.id = (uint16_t)id;
 	t->w.owner = t;
 	t->w.flush = flush;

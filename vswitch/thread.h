@@ -52,6 +52,7 @@ struct thread_view {
 	int core; // -1: not pinned
 	int numa_node;
 	struct thread_stats stats;
+	uint64_t longest_ns, longest_away_ns, own_ns, own_asleep_ns; // see pause.h
 	struct flow_table_stats flows;
 	unsigned n_rxqs;
 };
@@ -65,6 +66,7 @@ unsigned thread_count(void);
 void thread_view_each(void (*fn)(const struct thread_view *, void *), void *);
 struct worker *thread_worker(unsigned id); // NULL: no such worker
 struct recorder *thread_recorder(unsigned id); // its flight recorder, NULL: no such worker
+struct pause *thread_pause(unsigned id);       // its longest rounds, NULL: no such worker
 struct rte_mempool *thread_pool(int numa_node);
 // What worker `id` has dropped, `id` MAX_WORKERS: what workers that ended had. NULL: there is none.
 const struct drops *thread_drops(unsigned id);

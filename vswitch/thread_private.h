@@ -2,6 +2,7 @@
 #ifndef VSWITCH_THREAD_PRIVATE_H
 #define VSWITCH_THREAD_PRIVATE_H
 
+#include "pause.h"
 #include "recorder.h"
 #include "thread.h"
 
@@ -38,6 +39,8 @@ struct thread {
 	bool is_waiting[MAX_PORTS];
 	// For the instruments.
 	struct recorder *recorder;
+	struct pause pause;
+	uint64_t look_cycles;  // between two looks of `pause`
 	uint32_t bursts_left;  // until one is measured, part by part
 	uint64_t call_cycles;  // of a call served in this round
 	long preemptions;      // of the thread, as of preemptions_ns

@@ -246,7 +246,8 @@ def test_guests_are_told_after_a_restart(lab):
             b.tx(0, raw(reply))
             a.rx(0, 1)
         path = Path(lab.path("stations"))
-        wait_for(lambda: path.exists() and len(path.read_text().splitlines()) == 5, 10 * SLOW, "the file")
+        head = b"weir stations 1\n"  # and both ways of two pairs
+        wait_for(lambda: path.exists() and path.read_bytes().startswith(head) and path.read_bytes().count(b"\n") == 5, 10 * SLOW, "the file")
         lab.kill_daemon()
         lab.start_daemon()
         for guest, me, other in ((a, 1, 2), (b, 2, 1)):

@@ -157,9 +157,10 @@ class Guest(Program):
     def count(self, port):
         return json.loads(self.ask(f"count {port}"))
 
-    def blast(self, port, count, frame, queue=0, rate=0, random=(), vary=()):
-        """Sends without waiting; random and vary are (at, length) fields of the frame. Wait with blasted()."""
-        fields = [f"random={a}:{n}" for a, n in random] + [f"vary={a}:{n}" for a, n in vary]
+    def blast(self, port, count, frame, queue=0, rate=0, random=(), vary=(), stamp=None):
+        """Sends without waiting; random and vary are (at, length) fields of the frame, stamp where it says when it was sent. Wait with blasted()."""
+        fields = [f"stamp={stamp}"] if stamp else []
+        fields += [f"random={a}:{n}" for a, n in random] + [f"vary={a}:{n}" for a, n in vary]
         self.ask(" ".join(["blast", str(port), str(queue), str(count), bytes(frame).hex(), f"rate={rate}", *fields]))
 
     def blasted(self, port, limit=60.0):

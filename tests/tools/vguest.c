@@ -16,13 +16,14 @@
 //     rx PORT [MAX]        ok N, then N lines "QUEUE FLAGS MSS HEX" of the frames received and not read yet; FLAGS is - or some
 //                          of p (partial checksum), v (checksum valid), l (large: MSS counts)
 //     capture PORT on|off  keep received frames for rx (on; 4,096 at most, the rest is only counted)
-//     count PORT           ok {json: rx, rx_bytes, tx, tx_full, left, kept, rxq: [...], gap_us, poll_us}; gap_us: longest time
-//                          between two received packets, poll_us: longest time in which this program did not look
+//     count PORT           ok {json: rx, rx_bytes, tx, tx_full, left, kept, rxq: [...], gap_us, poll_us, held_us}; gap_us: longest
+//                          time without a received packet, since one was, poll_us: longest time in which this program did not look, held_us:
+//                          longest time from sending a stamped packet to a look at the ring that didn't find it there yet
 //     clear PORT           forget frames, set counters to 0
-//     blast PORT QUEUE N HEX [rate=PPS] [random=AT:LENGTH]... [vary=AT:LENGTH]...
+//     blast PORT QUEUE N HEX [rate=PPS] [random=AT:LENGTH]... [vary=AT:LENGTH]... [stamp=AT]
 //                          send the frame N times (0: for ever), at a rate or as fast as possible, without waiting; random
 //                          bytes are drawn for each packet, vary counts up (big-endian); N 0 with rate 0 stops. count has
-//                          `left`
+//                          `left`. stamp: 16 bytes say when it was sent, for held_us of the ports of this program
 //     stop PORT, go PORT   stop polling for received packets, so that the guest runs out of receive buffers; go on
 //     queues PORT N        the driver uses N queue pairs (ethtool -L)
 //     link PORT            ok up|down
@@ -79,6 +80,12 @@ struct blast {
 	unsigned int n_fields;
 };
 
+// When a packet was sent.
+struct stamp {
+	uint64_t mark, tsc;
+};
+#define MARK UINT64_C(0x7765697273746d70)
+
 struct frame {
 	struct rte_mbuf *m;
 	uint16_t queue;
@@ -90,6 +97,7 @@ struct port {
 	bool offload, stopped, capture, bridge;
 	uint64_t rx, rx_bytes, tx, tx_full, rxq[QUEUES];
 	uint64_t received_at, gap; // TSC
+	uint64_t looked_at, held;  // TSC: of the last look at the ring that left nothing there
 	struct frame *kept;
 	uint32_t head, count; // of kept
 	struct blast blast;
@@ -100,6 +108,7 @@ static unsigned int n_ports;
 static struct rte_mempool *pool;
 static int tap = -1;
 static uint64_t polled_at, poll_gap; // TSC
+static unsigned int stamp_at;        // where stamped packets have it, 0: there are none
 
 static void fail(const char *text)
 {
@@ -245,6 +254,18 @@ static uint16_t transmit(struct port *p, uint16_t queue, struct rte_mbuf **burst
 	return sent;
 }
 
+// A packet that was not there at the last look was held by the switch until then at least, however late this program looks again.
+static void read_stamp(struct port *p, const struct rte_mbuf *m)
+{
+	struct stamp s;
+
+	if (!stamp_at || m->data_len < stamp_at + sizeof(s))
+		return;
+	memcpy(&s, rte_pktmbuf_mtod_offset(m, const char *, stamp_at), sizeof(s));
+	if (s.mark == MARK && p->looked_at > s.tsc)
+		p->held = RTE_MAX(p->held, p->looked_at - s.tsc);
+}
+
 static void keep(struct port *p, uint16_t queue, struct rte_mbuf *m)
 {
 	if (p->bridge) {
@@ -265,12 +286,14 @@ static unsigned int receive(struct port *p)
 {
 	struct rte_mbuf *burst[BURST];
 	unsigned int total = 0;
+	uint64_t look = rte_rdtsc();
 
 	for (uint16_t q = 0; q < p->used && !p->stopped; q++) {
 		uint16_t n = rte_eth_rx_burst(p->id, q, burst, BURST);
 
 		for (uint16_t i = 0; i < n; i++) {
 			p->rx_bytes += burst[i]->pkt_len;
+			read_stamp(p, burst[i]);
 			keep(p, q, burst[i]);
 		}
 		p->rxq[q] += n;
@@ -284,6 +307,8 @@ static unsigned int receive(struct port *p)
 			p->gap = RTE_MAX(p->gap, now - p->received_at);
 		p->received_at = now;
 	}
+	if (total <= 4) // of more, the driver leaves some for the next time, so as to take whole cache lines
+		p->looked_at = look;
 	return total;
 }
 
@@ -332,6 +357,8 @@ static unsigned int blast_on(struct port *p)
 	due = RTE_MIN(due, (uint64_t)BURST);
 	for (n = 0; n < due; n++) {
 		fill_fields(b);
+		if (stamp_at && b->length >= stamp_at + sizeof(struct stamp))
+			memcpy(b->frame + stamp_at, &(struct stamp){MARK, rte_rdtsc()}, sizeof(struct stamp));
 		burst[n] = chain_of(b->frame, b->length);
 		if (!burst[n])
 			break;
@@ -446,7 +473,7 @@ static void do_blast(struct port *p, char *words)
 
 	if (!b->frame)
 		b->frame = malloc(FRAME_MAX);
-	b->n_fields = 0;
+	b->n_fields = stamp_at = 0;
 	b->rate = b->sent = 0;
 	b->queue = (word = strtok_r(words, " ", &save)) ? strtoul(word, NULL, 10) : QUEUES;
 	b->left = (word = strtok_r(NULL, " ", &save)) ? strtoull(word, NULL, 10) : 0;
@@ -460,6 +487,8 @@ static void do_blast(struct port *p, char *words)
 		if ((sscanf(word, "random=%u:%u", &at, &size) == 2 || sscanf(word, "vary=%u:%u", &at, &size) == 2) &&
 		    (int)(at + size) <= length && b->n_fields < FIELDS)
 			b->fields[b->n_fields++] = (struct field){at, size, random};
+		else if (sscanf(word, "stamp=%u", &at) == 1 && at >= 14 && (int)(at + sizeof(struct stamp)) <= length)
+			stamp_at = at;
 		else
 			length = -1;
 	}
@@ -485,13 +514,15 @@ static void forget(struct port *p)
 
 static void do_count(const struct port *p)
 {
+	uint64_t gap = p->received_at ? RTE_MAX(p->gap, rte_rdtsc() - p->received_at) : 0;
+
 	printf("ok {\"rx\": %" PRIu64 ", \"rx_bytes\": %" PRIu64 ", \"tx\": %" PRIu64 ", \"tx_full\": %" PRIu64
 	       ", \"left\": %" PRIu64 ", \"kept\": %u, \"rxq\": [",
 	       p->rx, p->rx_bytes, p->tx, p->tx_full, p->blast.left, p->count);
 	for (uint16_t q = 0; q < p->queues; q++)
 		printf("%s%" PRIu64, q ? ", " : "", p->rxq[q]);
-	printf("], \"gap_us\": %" PRIu64 ", \"poll_us\": %" PRIu64 "}\n", p->gap * 1000000 / rte_get_tsc_hz(),
-	       poll_gap * 1000000 / rte_get_tsc_hz());
+	printf("], \"gap_us\": %" PRIu64 ", \"poll_us\": %" PRIu64 ", \"held_us\": %" PRIu64 "}\n", gap * 1000000 / rte_get_tsc_hz(),
+	       poll_gap * 1000000 / rte_get_tsc_hz(), p->held * 1000000 / rte_get_tsc_hz());
 }
 
 static void do_queues(struct port *p, unsigned int n)
@@ -527,7 +558,7 @@ static void port_command(struct port *p, const char *word, char *rest)
 	} else {
 		if (!strcmp(word, "clear")) {
 			forget(p);
-			p->rx = p->rx_bytes = p->tx = p->tx_full = p->gap = p->received_at = poll_gap = 0;
+			p->rx = p->rx_bytes = p->tx = p->tx_full = p->gap = p->held = poll_gap = 0;
 			memset(p->rxq, 0, sizeof(p->rxq));
 		} else if (!strcmp(word, "capture") && rest) {
 			p->capture = !strcmp(rest, "on");

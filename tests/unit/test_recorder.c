@@ -126,18 +126,19 @@ static void too_long(void **state)
 	note((struct round){.packets = 1});
 	assert_int_equal(note((struct round){.packets = 32, .busy_ns = 10000000}), SUSPICION_NONE);
 	idle(2);
-	assert_int_equal(note((struct round){.busy_ns = 12300000, .preempted = 3}), SUSPICION_LONG);
+	assert_int_equal(note((struct round){.busy_ns = 12300000, .preempted = 3, .away_us = 9000}), SUSPICION_LONG);
 	note((struct round){.packets = 5});
 	assert_int_equal(read_all(true), 4);
 	assert_int_equal(rounds[3].why, SUSPICION_LONG);
 	expect_sentence(
 		&rounds[3],
-		"the round took 12.3 ms (limit 10.0): the kernel gave its core to others, 3 times within the last second; "
-		"keep them off it");
+		"the round took 12.3 ms (limit 10.0): the kernel gave its core to others for 9.0 ms of it, 3 times within the last "
+		"second; keep them off it");
 	rounds[3].call_us = 12000;
 	expect_sentence(&rounds[3],
 			"the round took 12.3 ms (limit 10.0): the main thread had the worker do something for 12.0 ms");
-	rounds[3].call_us = rounds[3].preempted = 0;
+	rounds[3].call_us = 0;
+	rounds[3].away_us = 6000; // less than half: others were not what made it long
 	rounds[3].packets = 64;
 	expect_sentence(&rounds[3], "the round took 12.3 ms (limit 10.0) for 64 packets");
 	rounds[3].resolved = 60;
