@@ -119,24 +119,6 @@ static unsigned mtu_through(const struct config *c, bool v6, enum tunnel_format 
 	return mtu > overhead + 68 ? mtu - overhead : 0;
 }
 
-uint16_t tunnel_table_mtu(const struct config *c, const struct config_network *n)
-{
-	unsigned mtu = n->mtu;
-
-	if (!n->vni || n == underlay_of(c, false) || n == underlay_of(c, true))
-		return (uint16_t)mtu;
-	for (int v6 = 0; v6 < 2; v6++) {
-		unsigned through = mtu_through(c, v6, format_of(n), allows_tags(n));
-		bool used = false;
-
-		for (size_t i = 0; i < c->n_remotes && !used; i++)
-			used = c->remotes[i].ip.v6 == v6;
-		if (through && used && (!mtu || through < mtu))
-			mtu = through;
-	}
-	return (uint16_t)mtu;
-}
-
 // A tunnel's port has one MTU for all networks: that of the format with the largest header among them.
 static uint16_t port_mtu(const struct config *c, const struct config_port *cp)
 {
@@ -150,6 +132,22 @@ static uint16_t port_mtu(const struct config *c, const struct config_port *cp)
 			least = mtu;
 	}
 	return (uint16_t)(least ? least : mtu_through(c, cp->remote.v6, TUNNEL_VXLAN, false));
+}
+
+// Everything that follows from a network's MTU (of guests, of router ports, advertised) is to be what each of its tunnels takes.
+static void limit_networks(struct config *c, const struct config_port *tunnel)
+{
+	const struct config_network *under[] = {underlay_of(c, false), underlay_of(c, true)};
+
+	for (size_t i = 0; i < c->n_networks; i++) {
+		struct config_network *n = &c->networks[i];
+		bool in = false;
+
+		for (size_t k = 0; k < tunnel->n_trunks && !in; k++)
+			in = row_id_equal(&tunnel->trunks[k], &n->row);
+		if (in && n->vni && n != under[0] && n != under[1] && tunnel->mtu && (!n->mtu || tunnel->mtu < n->mtu))
+			n->mtu = tunnel->mtu;
+	}
 }
 
 static void check_vnis(struct config *c)
@@ -166,9 +164,6 @@ static void check_vnis(struct config *c)
 int tunnel_table_prepare(struct config *c)
 {
 	check_vnis(c);
-	// Everything that follows from a network's MTU (of guests, of router ports, advertised) is to be what tunnels take.
-	for (size_t i = 0; i < c->n_networks; i++)
-		c->networks[i].mtu = tunnel_table_mtu(c, &c->networks[i]);
 	for (size_t i = 0; i < c->n_ports; i++) {
 		struct config_port *cp = &c->ports[i];
 
@@ -178,8 +173,10 @@ int tunnel_table_prepare(struct config *c)
 
 			cp->underlay |= under && is_in(cp, under);
 		}
-		if (cp->kind == PORT_TUNNEL)
-			cp->mtu = port_mtu(c, cp);
+		if (cp->kind != PORT_TUNNEL)
+			continue;
+		cp->mtu = port_mtu(c, cp);
+		limit_networks(c, cp);
 	}
 	return 0;
 }

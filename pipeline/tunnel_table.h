@@ -44,7 +44,5 @@ bool tunnel_table_at(uint64_t *at, struct tunnel_view *);
 // What vswitch/ sets: packets that came and went by a tunnel's port. NULL: not known.
 extern void (*tunnel_counts)(uint16_t port, uint64_t *rx, uint64_t *tx);
 const char *tunnel_state_text(enum tunnel_state);
-// MTU of a network with a VNI: its own, or what tunnels leave of the underlay's. `own`: the network's.
-uint16_t tunnel_table_mtu(const struct config *, const struct config_network *);
 
 #endif
