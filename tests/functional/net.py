@@ -99,6 +99,16 @@ class Namespace:
         run("ip", "link", "set", "dev", name, "netns", f"/proc/{os.getpid()}/fd/{self.fd}")
 
 
+class Outside(Namespace):
+    """Where the tests were started: in a switch's namespace there is no mirror to fetch a package from."""
+
+    def __init__(self):
+        self.fd = os.open("/proc/self/ns/net", os.O_RDONLY)
+
+
+OUTSIDE = Outside()
+
+
 def run(*command, check=True, limit=30):
     """Runs a command; its text, or with check=False the finished process."""
     done = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from net import SLOW, run, wait_for
+from net import OUTSIDE, SLOW, run, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +26,7 @@ def unpacked():
         for tree in (cache / "openvswitch", cache / "openvswitch-switch"):
             if (tree / "usr/lib/openvswitch-switch/ovs-vswitchd").exists():
                 return tree
-        with tempfile.TemporaryDirectory(dir=cache) as tmp:
+        with OUTSIDE, tempfile.TemporaryDirectory(dir=cache) as tmp:
             subprocess.run(["dpkg", "-x", str(image.apt_download("openvswitch-switch", tmp)), tmp + "/tree"], check=True)
             Path(tmp + "/tree").rename(tree)
     return tree

@@ -7,6 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from net import OUTSIDE
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -19,7 +21,7 @@ def program():
     loader.exec_module(image)
     path = image.cache_folder() / "promtool"
     if not path.exists():
-        with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
+        with OUTSIDE, tempfile.TemporaryDirectory(dir=path.parent) as tmp:
             subprocess.run(["dpkg", "-x", str(image.apt_download("prometheus", tmp)), tmp + "/tree"], check=True)
             Path(tmp + "/tree/usr/bin/promtool").rename(path)
     return str(path)
