@@ -80,7 +80,8 @@ static void send_report(uint16_t network, uint16_t port, uint8_t version, const 
 	uint8_t frame[GROUP_FRAME_MAX];
 
 	if (s)
-		send_frame(network, port, frame, group_write_report(frame, s->policy.mac, &s->policy.own[r->group.v6], version, r));
+		send_frame(network, port, frame,
+			   group_write_report(frame, s->policy.mac, &s->policy.own[r->group.v6], version, r));
 }
 
 // ---- what is wanted
@@ -97,7 +98,8 @@ static void own_mac(uint16_t network, uint8_t mac[6])
 // RFC 4291 appendix A.
 static void link_local(const uint8_t mac[6], struct config_ip *ip)
 {
-	*ip = (struct config_ip){.v6 = true, .b = {0xfe, 0x80, [8] = mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]}};
+	*ip = (struct config_ip){.v6 = true,
+				 .b = {0xfe, 0x80, [8] = mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]}};
 }
 
 static const struct config_router *router_of(const struct config *c, const struct row_id *id)
@@ -125,7 +127,8 @@ static void set_source(const struct config *c, const struct config_network *cn, 
 	const uint8_t shared[6] = {2, 'W', 'e', (uint8_t)(cn->vni >> 16), (uint8_t)(cn->vni >> 8), (uint8_t)cn->vni};
 
 	own_mac(cn->id, p->mac);
-	// Switches of a network with tunnels ask by one address, so that none takes another one for a router that is to get everything.
+	// Switches of a network with tunnels ask by one address, so that none takes another one for a router that is to get
+	// everything.
 	link_local(cn->vni ? shared : p->mac, &p->own[1]);
 	for (size_t i = 0; i < c->n_router_ports; i++) {
 		const struct config_router_port *rp = &c->router_ports[i];
@@ -158,7 +161,8 @@ static void set_querier_addresses(struct config_network *cn, struct group_policy
 		if (inet_pton(ip.v6 ? AF_INET6 : AF_INET, word, ip.b) != 1)
 			sentence_set(&cn->error, "multicast: querier-address %s is no IP address", word);
 		else if (ip.v6 && (ip.b[0] != 0xfe || (ip.b[1] & 0xc0) != 0x80))
-			sentence_set(&cn->error, "multicast: querier-address %s is not link-local, and hosts heed no other queries", word);
+			sentence_set(&cn->error,
+				     "multicast: querier-address %s is not link-local, and hosts heed no other queries", word);
 		else
 			p->own[ip.v6] = ip;
 	}
@@ -266,8 +270,10 @@ static void find_behind(const struct config *c)
 	for (size_t i = 0; i < c->n_ports; i++) {
 		behind[c->ports[i].id].router = c->ports[i].multicast_router;
 		for (size_t k = 0; c->ports[i].kind == PORT_TUNNEL && k < c->n_remotes; k++)
-			if (c->remotes[k].ip.v6 == c->ports[i].remote.v6 && !memcmp(c->remotes[k].ip.b, c->ports[i].remote.b, 16))
-				behind[c->ports[i].id].speaks = !row_id_is_zero(&c->remotes[k].host); // another switch of the database
+			if (c->remotes[k].ip.v6 == c->ports[i].remote.v6 &&
+			    !memcmp(c->remotes[k].ip.b, c->ports[i].remote.b, 16))
+				behind[c->ports[i].id].speaks =
+					!row_id_is_zero(&c->remotes[k].host); // another switch of the database
 	}
 }
 

@@ -29,7 +29,7 @@ struct proxied {
 struct told {
 	uint16_t network, port;
 	bool v6;
-	uint32_t from;          // bucket
+	uint32_t from; // bucket
 	uint64_t at;
 	struct config_ip group; // zero: all
 };
@@ -157,7 +157,8 @@ static void send_to(const struct proxied *p, uint16_t network, uint16_t port, ui
 
 	if (!group_send_report)
 		return;
-	// RFC 3376 section 7.2.1: an old querier takes reports of its version. These know no sources: a group is wanted or it isn't.
+	// RFC 3376 section 7.2.1: an old querier takes reports of its version. These know no sources: a group is wanted or it
+	// isn't.
 	if (version < 3 && (p->exclude || p->n))
 		r.type = GROUP_IS_EX;
 	if (version == 1 && r.type != GROUP_IS_EX)
@@ -238,7 +239,8 @@ static void update(uint32_t scope, const struct config_ip *ip, uint64_t now)
 	p->source = copy;
 	p->n = n;
 	p->exclude = exclude;
-	p->left = scope & UPSTREAM ? upstream_of((uint16_t)scope)->asker[ip->v6].robustness : first_of(scope, ip)->policy.robustness;
+	p->left = scope & UPSTREAM ? upstream_of((uint16_t)scope)->asker[ip->v6].robustness
+				   : first_of(scope, ip)->policy.robustness;
 	p->due = now;
 }
 
@@ -313,7 +315,8 @@ static bool tell_some(struct told *t)
 
 	for (; to && t->from < BUCKETS && n < TOLD_AT_ONCE; t->from++) {
 		for (const struct proxied *p = bucket[t->from]; p; p = p->next) {
-			if (p->ip.v6 != t->v6 || (!p->exclude && !p->n) || p->scope != group_domain(t->network, s->policy.router, &p->ip))
+			if (p->ip.v6 != t->v6 || (!p->exclude && !p->n) ||
+			    p->scope != group_domain(t->network, s->policy.router, &p->ip))
 				continue;
 			if (!group_ip_is_zero(&t->group) && memcmp(t->group.b, p->ip.b, 16))
 				continue;
@@ -396,7 +399,8 @@ bool group_proxy_next(uint32_t *at, struct group_proxied *out)
 		s = p->scope & UPSTREAM ? upstream_of((uint16_t)p->scope) : first_of(p->scope, &p->ip);
 		if (!s)
 			continue;
-		*out = (struct group_proxied){s->network, !(p->scope & UPSTREAM), p->ip, p->exclude, p->n, (const uint8_t(*)[16])p->source};
+		*out = (struct group_proxied){s->network, !(p->scope & UPSTREAM),         p->ip, p->exclude,
+					      p->n,       (const uint8_t(*)[16])p->source};
 		++*at;
 		return true;
 	}

@@ -1,8 +1,9 @@
-// group_proxy: the switch says to others what is wanted here (RFC 4605): there it is a host, of IGMP and MLD (RFC 3376 section 5).
+// group_proxy: the switch says to others what is wanted here (RFC 4605): there it is a host, of IGMP and MLD (RFC 3376 section
+// 5).
 //
-// A router asks upstream for what is wanted in its other networks. And into tunnels the switch says what is wanted at its own ports, in place of the stations:
-// those who hear it needn't know them, and who leaves last is known at once. Networks of one router say the same in all their tunnels, as each switch routes
-// for its own ports.
+// A router asks upstream for what is wanted in its other networks. And into tunnels the switch says what is wanted at its own
+// ports, in place of the stations: those who hear it needn't know them, and who leaves last is known at once. Networks of one
+// router say the same in all their tunnels, as each switch routes for its own ports.
 //
 // Main thread.
 #ifndef PIPELINE_GROUP_PROXY_H

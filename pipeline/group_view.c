@@ -131,7 +131,8 @@ static uint16_t made(void)
 
 #define ROUTER_REAL (ROUTER_STATIC | ROUTER_QUERY | ROUTER_HELLO | ROUTER_ANNOUNCED)
 
-// Packets of other networks: who has the same router behind the tunnel forwards them to its own ports (architecture.md, Routing); for who has none this one does.
+// Packets of other networks: who has the same router behind the tunnel forwards them to its own ports (architecture.md,
+// Routing); for who has none this one does.
 static uint16_t behind(const struct snoop *s, bool v6, uint16_t port, const uint8_t *src)
 {
 	if (!src || !group_is_tunnel(s, port))
@@ -143,7 +144,8 @@ static void put_routers(const struct snoop *s, bool v6, uint8_t which, uint16_t 
 {
 	for (unsigned i = 0; i < s->asker[v6].n_routers; i++)
 		if (s->asker[v6].router[i].why & which)
-			put(s->network, s->asker[v6].router[i].port, why | behind(s, v6, s->asker[v6].router[i].port, src), src);
+			put(s->network, s->asker[v6].router[i].port, why | behind(s, v6, s->asker[v6].router[i].port, src),
+			    src);
 }
 
 static bool put_members(const struct snoop *s, const struct group *g, uint16_t why, const uint8_t *source, const uint8_t *src)
@@ -165,9 +167,9 @@ static bool has_router(const struct snoop *s, bool v6)
 	return false;
 }
 
-// Who gets a packet of the source. Multicast routers of a network get those that are in it; what comes from others is in it if somebody there asked
-// for it, or if it is upstream (RFC 4605 section 4.3). Each switch of a router forwards to its own ports; into an upstream network with a router the first
-// one does, for all members there.
+// Who gets a packet of the source. Multicast routers of a network get those that are in it; what comes from others is in it if
+// somebody there asked for it, or if it is upstream (RFC 4605 section 4.3). Each switch of a router forwards to its own ports;
+// into an upstream network with a router the first one does, for all members there.
 static uint16_t list_for(uint16_t domain, const struct config_ip *ip, const uint8_t *source)
 {
 	for (const struct snoop *s = group_first_in(domain, ip); s; s = group_next_in(domain, s)) {
@@ -176,7 +178,11 @@ static uint16_t list_for(uint16_t domain, const struct config_ip *ip, const uint
 		uint16_t first = up && has_router(s, ip->v6) ? TARGET_FIRST : 0;
 		bool members = put_members(s, group_find(s->network, ip), TARGET_MEMBER | first, source, src);
 
-		put_routers(s, ip->v6, ROUTER_REAL, TARGET_ROUTER | (up ? TARGET_UPSTREAM | TARGET_FIRST : src && !members ? TARGET_LOCAL : 0), src);
+		put_routers(s, ip->v6, ROUTER_REAL,
+			    TARGET_ROUTER | (up                ? TARGET_UPSTREAM | TARGET_FIRST
+					     : src && !members ? TARGET_LOCAL
+							       : 0),
+			    src);
 	}
 	return made();
 }
@@ -296,7 +302,8 @@ void group_view_domain(uint16_t domain)
 
 // ---- networks
 
-// Not to other switches: they hear from this one what its stations want (group_proxy.h). 0: to nobody, or, as long as memberships aren't known, to all.
+// Not to other switches: they hear from this one what its stations want (group_proxy.h). 0: to nobody, or, as long as
+// memberships aren't known, to all.
 static uint16_t list_of_reports(const struct snoop *s, bool v6)
 {
 	const struct asker *a = &s->asker[v6];

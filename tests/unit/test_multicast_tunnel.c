@@ -1,4 +1,5 @@
-// multicast over tunnels: what the switch tells others of its ports, what it believes of them, and who routes for whom, with a clock moved by hand.
+// multicast over tunnels: what the switch tells others of its ports, what it believes of them, and who routes for whom, with a
+// clock moved by hand.
 //
 //     a, b, c -- blue, VNI 5000 --.         .-- peer, other: switches of the database
 //     ra, rb --- red, VNI 5001 ---+-- [up] -+
@@ -156,7 +157,8 @@ static struct out out_of(const struct lab_sent *s)
 
 static uint32_t wrap(uint8_t *o, uint16_t from, uint32_t vni, const uint8_t *frame, uint32_t len)
 {
-	static const uint8_t head[50] = {2, 0, 0, 0, 0x10, 1, 2, 0, 0, 0, 0x10, 2, 8, 0, 0x45, [22] = 64, 17, [26] = 192, 0, 2, 0, 192, 0, 2, 1, 0xc0, 1, 0x12, 0xb5, [42] = 8};
+	static const uint8_t head[50] = {2,         0,  0,          0, 0x10, 1, 2,   0, 0, 0, 0x10, 2, 8,    0,    0x45,
+					 [22] = 64, 17, [26] = 192, 0, 2,    0, 192, 0, 2, 1, 0xc0, 1, 0x12, 0xb5, [42] = 8};
 	uint32_t sum = 0;
 
 	memcpy(o, head, 50);
@@ -200,8 +202,10 @@ static const char *go(uint16_t from, uint32_t vni, const char *src, const char *
 	bool v6 = strchr(group, ':') != NULL;
 	int n = 0;
 
-	snprintf(match, sizeof match, v6 ? "udp6,dl_src=02:00:00:00:00:10,ipv6_src=%s,ipv6_dst=%s,nw_ttl=9" : "udp,dl_src=02:00:00:00:00:10,nw_src=%s,nw_dst=%s,nw_ttl=9", src,
-		 group);
+	snprintf(match, sizeof match,
+		 v6 ? "udp6,dl_src=02:00:00:00:00:10,ipv6_src=%s,ipv6_dst=%s,nw_ttl=9"
+		    : "udp,dl_src=02:00:00:00:00:10,nw_src=%s,nw_dst=%s,nw_ttl=9",
+		 src, group);
 	come(from, vni, frame, lab_compose(frame, match));
 	text[0] = '\0';
 	for (uint16_t port = 1; port <= lone; port++) {
@@ -252,7 +256,8 @@ static unsigned said(uint16_t to, uint32_t vni, enum group_message_kind kind, st
 		bool v6 = o.f[12] == 0x86;
 		struct group_message msg;
 
-		if (o.port != to || (vni && o.vni != vni) || group_message_read(&msg, o.f + 14, o.len - 14, v6, v6 ? 48 : 24) || msg.kind != kind)
+		if (o.port != to || (vni && o.vni != vni) || group_message_read(&msg, o.f + 14, o.len - 14, v6, v6 ? 48 : 24) ||
+		    msg.kind != kind)
 			continue;
 		n++;
 		*m = msg;
@@ -287,7 +292,8 @@ struct family {
 
 static const struct family families[] = {
 	{"239.1.1.1", "10.0.0.10", "10.2.0.10", "0.0.0.0", "10.0.0.77", "10.0.0.1", "10.0.0.200", "10.2.0.200"},
-	{"ff05::1:1", "fd00::10", "fd02::10", "fe80::57:65ff:fe00:1388", "fe80::77", "fe80::1", "fe80::ff:fe00:2001", "fe80::ff:fe00:2002"},
+	{"ff05::1:1", "fd00::10", "fd02::10", "fe80::57:65ff:fe00:1388", "fe80::77", "fe80::1", "fe80::ff:fe00:2001",
+	 "fe80::ff:fe00:2002"},
 };
 
 static void for_each(void (*fn)(const struct family *))
@@ -349,7 +355,8 @@ static void hears(const struct family *f)
 	assert_string_equal(go(other, BLUE, f->src, f->group), "b");
 	assert_string_equal(go(peer, BLUE, f->src, f->group), "b");
 	assert_string_equal(go(a, 0, f->src, f->group), "b peer/5000");
-	// A switch has asked its ports before it says that nobody is left: it is believed at once. Of others stations may be left.
+	// A switch has asked its ports before it says that nobody is left: it is believed at once. Of others stations may be
+	// left.
 	say(lone, BLUE, f->station, 3, GROUP_TO_EX, f->group);
 	assert_string_equal(go(a, 0, f->src, f->group), "b peer/5000 lone/5000");
 	say(peer, BLUE, f->none, 3, GROUP_TO_IN, f->group);
@@ -436,7 +443,8 @@ static void test_dies(void **state)
 	for_each(dies);
 }
 
-// A router with multicast behind another switch gets everything; one that only asks for reports, nothing more than it asked for.
+// A router with multicast behind another switch gets everything; one that only asks for reports, nothing more than it asked
+// for.
 static void routers_there(const struct family *f)
 {
 	ask(peer, BLUE, f->none, NULL, 3);
@@ -544,7 +552,8 @@ static void routed(const struct family *f)
 	assert_string_equal(go(peer, BLUE, f->src, f->group), "ra-1");
 	lab_expect_trace("routed to ports of this switch only");
 	assert_string_equal(go(peer, RED, f->red_src, f->group), "ra");
-	// The peer has the same router, and somebody there, in whichever network: it gets one packet, in the source's network, and routes.
+	// The peer has the same router, and somebody there, in whichever network: it gets one packet, in the source's network,
+	// and routes.
 	say(peer, BLUE, f->gw_blue, 3, GROUP_TO_EX, f->group);
 	say(peer, RED, f->gw_red, 3, GROUP_TO_EX, f->group);
 	assert_string_equal(go(a, 0, f->src, f->group), "ra-1 peer/5000");
@@ -592,7 +601,8 @@ static void test_routed(void **state)
 // The switch that a packet comes to first sends it upstream, whichever switch the upstream router is at.
 static void upstream(const struct family *f)
 {
-	const char *green_src = f->group[0] == 'f' ? "fd03::5" : "10.3.0.5", *green_low = f->group[0] == 'f' ? "fe80::1" : "10.3.0.1";
+	const char *green_src = f->group[0] == 'f' ? "fd03::5" : "10.3.0.5",
+		   *green_low = f->group[0] == 'f' ? "fe80::1" : "10.3.0.1";
 
 	ask(g, 0, green_low, NULL, 3);
 	pass_ms(2000);
