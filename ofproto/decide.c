@@ -72,7 +72,7 @@ void resolve_run(struct resolve *r)
 	}
 	f->network = r->pkt->network;
 	if (r->trace)
-		forward_trace_decision(r->trace, CORE_DECIDED, f, 0);
+		forward_trace_decision(r->trace, CORE_DECIDED, f, 0, r->mark);
 }
 
 void resolve_start(struct resolve *r, struct worker *w, struct rte_mbuf *m, const struct flow_key *key, struct flow *f,
@@ -163,12 +163,12 @@ void forward_trace_hit(struct worker *w, struct rte_mbuf *m, const struct flow_k
 	struct flow_cold cold;
 	struct resolve r;
 
-	forward_trace_decision(p->trace, CORE_HIT, f, flow_index(w->flows, f));
+	forward_trace_decision(p->trace, CORE_HIT, f, flow_index(w->flows, f), 0);
 	resolve_start(&r, w, m, whole, &again, &cold);
 	r.trace = p->trace;
 	resolve_run(&r);
 	if ((again.out_kind != f->out_kind || again.out != f->out || again.vlan_op != f->vlan_op || again.stages != f->stages ||
 	     again.rule != f->rule || again.adj != f->adj || again.actions != f->actions) &&
 	    gen_read_epoch() == w->epoch)
-		forward_trace_decision(p->trace, CORE_DIFFERS, &again, 0);
+		forward_trace_decision(p->trace, CORE_DIFFERS, &again, 0, 0);
 }

@@ -29,7 +29,7 @@ void resolve_run(struct resolve *);
 // run.c: packets with their decisions, n <= BURST, in order: their stages, copies, egress batches.
 void forward_run(struct worker *, struct rte_mbuf **, unsigned n);
 
-void forward_trace_decision(struct trace *, uint8_t kind, const struct flow *, uint32_t index);
+void forward_trace_decision(struct trace *, uint8_t kind, const struct flow *, uint32_t index, uint32_t mark);
 void forward_trace(struct trace *, uint8_t kind, uint16_t port);
 void forward_trace_lost(struct trace *, uint16_t port);
 

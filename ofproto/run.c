@@ -13,7 +13,7 @@
 #include <string.h>
 #include <rte_branch_prediction.h>
 
-void forward_trace_decision(struct trace *t, uint8_t kind, const struct flow *f, uint32_t index)
+void forward_trace_decision(struct trace *t, uint8_t kind, const struct flow *f, uint32_t index, uint32_t mark)
 {
 	struct core_record r = {
 		.kind = kind,
@@ -26,6 +26,7 @@ void forward_trace_decision(struct trace *t, uint8_t kind, const struct flow *f,
 		.stages = f->stages,
 		.flow = index,
 		.adj = f->adj,
+		.mark = mark,
 	};
 	trace_put(t, TRACE_CORE, &r, sizeof r);
 }

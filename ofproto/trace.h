@@ -73,6 +73,7 @@ struct core_record {
 	uint32_t row;
 	uint64_t stages;
 	uint8_t dst[6], src[6];
+	uint32_t mark;      // with CORE_DECIDED
 };
 
 // Adds a record; `stage`: a stage's index or TRACE_CORE.

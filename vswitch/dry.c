@@ -150,6 +150,7 @@ static void keep_core(void *arg, const struct core_record *c)
 						.network = c->network,
 						.vlan_op = c->vlan_op,
 						.vlan_tci = c->vlan_tci};
+		r->mark = c->mark;
 		r->adj = c->adj < ADJACENCY_ACTIONS && c->out_kind != OUT_PUNT ? c->adj : 0;
 		return;
 	}

@@ -32,6 +32,7 @@ struct dry_run {
 	uint16_t answer_reason;   // for which reason the packet ends then; 0: it was for the switch
 	bool waits;               // it goes to the switch's own stack, and perhaps on from there
 	uint16_t adj;             // by which it is routed, adjacency.h; 0: it isn't
+	uint32_t mark;            // that a rule gave it, mark.h
 	struct decision decision; // as it was resolved; OUT_NONE: it was malformed
 	struct dry_out *out;
 	unsigned n_out, room_out;

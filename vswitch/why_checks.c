@@ -185,6 +185,8 @@ static enum why_state check_decision(const struct why *y, struct buf *b)
 		buf_add(b, "to who asked for its group, %u ports", dry_ports(r));
 	else
 		buf_add(b, "flooded in network %s, to %u ports", net ? net->name : "?", dry_ports(r));
+	if (r->mark)
+		buf_add(b, "; mark 0x%x", r->mark);
 	for (int i = 1; i >= 0; i--) {
 		const struct row_info *row = row_get(d.row[i]);
 

@@ -104,6 +104,8 @@ def test_policy_by_mark(pick, lab, v):
         assert counted["packets"] >= 40
         said = lab.explain("s1", f"{icmp(here, there)},nw_tos=32")
         assert "set_field:0x110->pkt_mark; mark 0x110" in said and "mark 0x110, /0 of table 100" in said and "out by k2" in said, said
+        said = lab.weirctl("why", "--port", "s1", f"{icmp(here, there)},nw_tos=32")
+        assert "out by k2; mark 0x110" in said and "Route_Policy:10" in said, said
         assert "out by k1" in lab.explain("s1", icmp(here, there))
         gateway = ("10.5.0.12", "fd05::12")[v // 6]
         for mark, table in (("0x10", 100), ("0xff10", 100), ("272", 100), ("0x11", 0), ("0", 0)):
