@@ -415,6 +415,7 @@ static __rte_noinline void prepare_burst(struct worker *w, struct burst *b, cons
 		struct pkt *p = pkt_of(m[i]);
 		const uint8_t *d = rte_pktmbuf_mtod(m[i], const uint8_t *);
 		struct flow_key whole;
+		uint16_t type;
 		int class;
 
 		*p = b->blank;
@@ -426,7 +427,8 @@ static __rte_noinline void prepare_burst(struct worker *w, struct burst *b, cons
 			b->n++;
 			continue;
 		}
-		if ((class = prepare_ipv6(w, b, m[i], d)) >= 0) {
+		memcpy(&type, d + 12, 2); // there is room for it in any buffer
+		if (type == RTE_STATIC_BSWAP16(0x86dd) && (class = prepare_ipv6(w, b, m[i], d)) >= 0) {
 			b->n += (unsigned)class;
 			continue;
 		}
