@@ -24,6 +24,7 @@ enum punt_op {
 	OP_SEND,   // new, comes in on in_port
 	OP_EMIT,   // new, leaves by pkt.out
 };
+#define OP_HELD 0x80 // besides: it was not punted, but held by workers
 
 // Packets on their way, the last one first (Treiber 1986): whoever takes them takes all, so that no packet is seen twice. They are linked through pkt.stages.
 static struct rte_mbuf *punted;
@@ -160,17 +161,32 @@ static void readmit(struct worker *w, const struct pkt *p)
 	worker_count(w, p->origin, COUNT_QUEUED, (uint64_t)-1);
 }
 
+void punt_hold(struct worker *w, struct rte_mbuf *m)
+{
+	pkt_of(m)->punt_op = OP_HELD;
+	m->port = w->id;
+	worker_count(w, pkt_of(m)->origin, COUNT_QUEUED, 1);
+}
+
+void punt_release(struct worker *w, struct rte_mbuf *m)
+{
+	pkt_of(m)->punt_op = OP_NONE;
+	worker_count(w, pkt_of(m)->origin, COUNT_QUEUED, (uint64_t)-1);
+}
+
 static void serve(struct worker *w, struct rte_mbuf *m)
 {
 	struct pkt *p = pkt_of(m);
-	uint8_t op = p->punt_op;
+	uint8_t op = p->punt_op & ~OP_HELD;
 	punt_fn *fn = op == OP_RUN ? (punt_fn *)(uintptr_t)p->rx_tsc : NULL;
 
-	p->punt_op = OP_NONE;
 	p->stages = 0;
 	p->rx_tsc = rte_rdtsc();
-	if (op != OP_SEND && op != OP_EMIT)
+	if (p->punt_op & OP_HELD)
+		punt_release(w, m);
+	else if (op != OP_SEND && op != OP_EMIT)
 		readmit(w, p);
+	p->punt_op = OP_NONE;
 	switch ((enum punt_op)op) {
 	case OP_CONSUME:
 		worker_consume(w, m);
@@ -234,7 +250,7 @@ void punt_queue(struct worker *w, struct rte_mbuf *m)
 
 static void give_back(struct rte_mbuf *m, enum punt_op op)
 {
-	pkt_of(m)->punt_op = op;
+	pkt_of(m)->punt_op = (uint8_t)((pkt_of(m)->punt_op & OP_HELD) | op);
 	if (!punt_deliver || !punt_deliver(m, m->port))
 		rte_pktmbuf_free(m); // no worker is left, and no ledger
 }

@@ -46,6 +46,10 @@ void resolve_consume(struct resolve *);
 void punt_give(struct worker *, struct rte_mbuf *);
 // A copy of the packet, which goes on by itself. Nothing happens on a dry worker.
 void punt_copy(struct worker *, const struct pkt *, uint8_t stage, uint8_t kind, uint16_t arg);
+// A packet waits in a table of the workers, which has bounds of its own; it is counted as queued. punt_release(): a worker, not necessarily the same, has it
+// back. The main thread may give it back instead, as if it had been punted.
+void punt_hold(struct worker *, struct rte_mbuf *);
+void punt_release(struct worker *, struct rte_mbuf *);
 // Takes what the main thread gave this worker. Returns how many packets that were.
 unsigned punt_serve(struct worker *);
 

@@ -204,6 +204,15 @@ static void format_core(const struct core_record *r, struct buf *b)
 	case CORE_PUNTED:
 		buf_add(b, "to the switch's own stack, for %s", r->port < stage_count() ? stage_get((uint8_t)r->port)->name : "?");
 		break;
+	case CORE_FRAGMENT:
+		buf_add(b, "%s, %u bytes: a fragment of a packet for a tunnel's end point, which waits for the others", lport_name(r->port), r->len);
+		break;
+	case CORE_MERGED:
+		buf_add(b, "became part of the packet that it is a fragment of");
+		break;
+	case CORE_WHOLE:
+		buf_add(b, "%s, %u bytes: the whole packet, put together from its fragments", lport_name(r->port), r->len);
+		break;
 	case CORE_CHANGED: // has a record of its own
 		break;
 	}
@@ -216,7 +225,7 @@ static const char *core_name(const struct core_record *r)
 		[CORE_COPY] = "flood",      [CORE_SENT] = "tx",   [CORE_DROPPED] = "drop", [CORE_QUEUED] = "tx",  [CORE_DIFFERS] = "flow",
 		[CORE_BECAUSE] = "row",     [CORE_FURTHER] = "copy",  [CORE_CHANGED] = "change", [CORE_MIRROR] = "copy",
 		[CORE_CONSUMED] = "own",    [CORE_ANSWERED] = "answer",    [CORE_PUNTED] = "own",
-		[CORE_TUNNEL_IN] = "tunnel", [CORE_TUNNEL_OUT] = "tunnel",
+		[CORE_TUNNEL_IN] = "tunnel", [CORE_TUNNEL_OUT] = "tunnel", [CORE_FRAGMENT] = "tunnel", [CORE_MERGED] = "tunnel", [CORE_WHOLE] = "tunnel",
 	};
 	return r->kind < sizeof names / sizeof names[0] ? names[r->kind] : "?";
 }

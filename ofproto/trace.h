@@ -51,6 +51,9 @@ enum core_record_kind {
 	CORE_PUNTED,   // on its way to the switch's own stack
 	CORE_TUNNEL_IN,  // the frame in a tunnel's packet goes on
 	CORE_TUNNEL_OUT, // a tunnel header was put in front
+	CORE_FRAGMENT, // of a tunnel's packet; waits for the others
+	CORE_MERGED,   // a fragment that became part of the whole packet
+	CORE_WHOLE,    // the whole packet: what follows is about it
 	CORE_CHANGED,  // fields that the step before it changed, see change.h
 };
 

@@ -150,7 +150,6 @@ struct outer {
 	uint32_t end;     // of the IP packet
 	uint8_t proto;
 	bool v6;
-	bool first;       // a first fragment
 };
 
 // `n` bytes at o->at can be read, or return.
@@ -221,6 +220,12 @@ static uint16_t open_gre(struct outer *o, uint32_t *vni)
 	return 0;
 }
 
+// A fragment: ours if tunnels of the remote end point are. Which packet of it that is, the first one alone would say.
+static uint16_t piece(const struct tunnel_table *t, const struct outer *o, const struct tunnel_packet *f)
+{
+	return (o->proto == PROTO_UDP || o->proto == PROTO_GRE) && tunnel_find_remote(t, o->v6, f->src) ? TUNNEL_PIECE : TUNNEL_OTHER;
+}
+
 static inline bool is_for(const struct tunnel_end *e, uint16_t network, const uint8_t *d)
 {
 	return e->network == network && load32(d) == load32(e->mac) && load16(d + 4) == load16(e->mac + 4);
@@ -239,19 +244,18 @@ static inline uint16_t open_ipv4(const struct tunnel_table *t, uint16_t network,
 	uint32_t len = (ip[0] & 15u) * 4, total = get16(ip + 2);
 	uint16_t frag = load16(ip + 6);
 	o->proto = ip[9];
-	if (unlikely(ip[0] >> 4 != 4 || len < 20 || total < len || total > o->m->pkt_len - o->l3 || (frag & BE16(0x1fff))))
+	if (unlikely(ip[0] >> 4 != 4 || len < 20 || total < len || total > o->m->pkt_len - o->l3))
 		return TUNNEL_OTHER;
 	o->at = o->l3 + len;
 	o->end = o->l3 + total;
-	o->first = frag & BE16(0x2000);
 	if (unlikely(o->at > o->have))
 		return TUNNEL_SPLIT;
 	f->src = ip + 12;
 	f->tos = ip[1];
-	return 0;
+	return unlikely(frag & BE16(0x3fff)) ? piece(t, o, f) : 0;
 }
 
-// The same of IPv6. Extension headers: of a fragment only, so that a first one can be told.
+// The same of IPv6. Extension headers: of a fragment only.
 static inline uint16_t open_ipv6(const struct tunnel_table *t, uint16_t network, struct outer *o, struct tunnel_packet *f)
 {
 	const struct tunnel_end *e = &t->end[1];
@@ -268,16 +272,12 @@ static inline uint16_t open_ipv6(const struct tunnel_table *t, uint16_t network,
 	if (unlikely(ip[0] >> 4 != 6 || payload > o->m->pkt_len - o->at))
 		return TUNNEL_OTHER;
 	o->end = o->at + payload;
-	if (unlikely(o->proto == PROTO_FRAGMENT)) {
-		if (payload < 8 || (get16(ip + 42) & 0xfff8))
-			return TUNNEL_OTHER;
-		o->proto = ip[40];
-		o->at += 8;
-		o->first = true;
-	}
 	f->src = ip + 8;
 	f->tos = (uint8_t)(ip[0] << 4 | ip[1] >> 4);
-	return 0;
+	if (likely(o->proto != PROTO_FRAGMENT))
+		return 0;
+	o->proto = ip[40];
+	return payload < 8 ? TUNNEL_OTHER : piece(t, o, f);
 }
 
 uint16_t tunnel_open(const struct tunnel_table *t, const struct lport *lp, const struct rte_mbuf *m, struct tunnel_packet *f)
@@ -318,8 +318,8 @@ uint16_t tunnel_open(const struct tunnel_table *t, const struct lport *lp, const
 	} else {
 		return TUNNEL_OTHER;
 	}
-	if (unlikely(o.first || (m->ol_flags & RTE_MBUF_F_RX_LRO)))
-		return o.first ? TUNNEL_REASON(FRAGMENT) : TUNNEL_OTHER;
+	if (unlikely(m->ol_flags & RTE_MBUF_F_RX_LRO))
+		return TUNNEL_OTHER;
 	if (likely(!o.v6) && unlikely(fold(sum_words(o.d + o.l3, o.at - o.l3)) != 0xffff))
 		return TUNNEL_REASON(CHECKSUM);
 	if (likely(format != TUNNEL_GRE) && unlikely(verdict = open_udp(&o)))

@@ -21,7 +21,8 @@ struct worker;
 struct port_worker;
 
 #define TUNNEL_REASONS(X)                                                                                              \
-	X(tunnel, FRAGMENT, "the tunnel's packet is a fragment: the path to its sender takes no packets of the underlay's MTU")   \
+	X(tunnel, FRAGMENT, "fragments of the tunnel's packet overlap, break rules, are too many, or aren't put together (reassembly)") \
+	X(tunnel, FRAGMENT_TIMEOUT, "it is a fragment of a tunnel's packet, and others did not come in time")           \
 	X(tunnel, CHECKSUM, "the checksum of the tunnel's IP, UDP or GRE header is wrong")                              \
 	X(tunnel, HEADER, "the tunnel header is cut short, or its flags or version are not those of its format")       \
 	X(tunnel, CRITICAL, "the GENEVE header has an option that must be understood, or is a control packet")         \
@@ -72,6 +73,7 @@ struct tunnel_end {
 	uint16_t network; // TUNNEL_NO_NETWORK: there is none
 	uint8_t mac[6];
 	uint8_t ip[16];   // IPv4: the first four
+	bool collects;    // puts fragments together
 };
 
 // How frames of a network travel, by its id.
@@ -163,6 +165,7 @@ struct tunnel_packet {
 
 #define TUNNEL_OURS 0        // *found is filled
 #define TUNNEL_OTHER 0xffff  // an ordinary packet
+#define TUNNEL_PIECE 0xfffd  // a fragment of a packet from a remote end point
 #define TUNNEL_SPLIT 0xfffe  // its headers are not in one piece: pull them together
 
 // Looks at a packet that came in on a port of the underlay. TUNNEL_*, or the reason to drop it for.
@@ -193,6 +196,11 @@ unsigned tunnel_receive(struct worker *, const struct lport *lp, struct rte_mbuf
 // does. `inner`: network of the frame in it, if it leaves; 0: it came in. p NULL: only says whether a mirror may want it.
 typedef bool tunnel_mirror_fn(struct worker *, struct pkt *p, uint16_t port, uint16_t inner);
 extern tunnel_mirror_fn *tunnel_mirror;
+
+// A worker has a TUNNEL_PIECE. Returns the whole packet, whose trace is in *trace then, or NULL: it waits for the others, or is dropped. What waits is looked at by
+// tunnel_fragment_tick(), on the main thread, each 100 ms.
+struct rte_mbuf *tunnel_collect(struct worker *, const struct tunnel_table *, const struct lport *, struct rte_mbuf *, uint16_t network, uint64_t tsc, struct trace **trace);
+void tunnel_fragment_tick(uint64_t now);
 
 // For explain: one packet, whose trace is set. Returns the port by which it comes in: lp->id, if it is of no tunnel; 0: it was dropped.
 uint16_t tunnel_unwrap(struct worker *, const struct lport *lp, struct rte_mbuf **m);

@@ -288,6 +288,32 @@ static __rte_noinline void mirror_outer(struct worker *w, struct rte_mbuf *m, ui
 	rte_pktmbuf_free(c);
 }
 
+static void mirror_arrival(struct worker *w, const struct lport *lp, struct rte_mbuf *m, uint64_t tsc, struct trace *trace)
+{
+	struct pkt as = {.rx_tsc = tsc, .trace = trace};
+
+	as.in_port = as.origin = lp->id;
+	mirror_outer(w, m, lp->id, outer_network(lp, m), 0, &as);
+}
+
+// tunnel_open() of a packet whose headers are not in one piece.
+static __rte_noinline uint16_t open_split(struct worker *w, const struct tunnel_table *table, const struct lport *lp, struct rte_mbuf **m, struct tunnel_packet *f)
+{
+	struct rte_mbuf *own = pkt_own_headers(*m, HEADERS_MAX, w->pool);
+
+	*m = own ? own : *m;
+	return own ? tunnel_open(table, lp, own, f) : TX_REASON(NO_MEMORY);
+}
+
+// A fragment, which mirrors see as it is on the link. Returns the whole packet, or NULL.
+static __rte_noinline struct rte_mbuf *collect(struct worker *w, const struct tunnel_table *table, const struct lport *lp, struct rte_mbuf *m, uint64_t tsc, struct trace **trace)
+{
+	uint16_t network = outer_network(lp, m);
+
+	mirror_arrival(w, lp, m, tsc, *trace);
+	return tunnel_collect(w, table, lp, m, network, tsc, trace);
+}
+
 unsigned tunnel_receive(struct worker *w, const struct lport *lp, struct rte_mbuf **m, unsigned n, uint64_t tsc, uint32_t *traced, struct trace **t)
 {
 	const struct tunnel_table *table = rcu_read(tunnel_table);
@@ -314,13 +340,17 @@ unsigned tunnel_receive(struct worker *w, const struct lport *lp, struct rte_mbu
 		struct tunnel_packet f = {.key = 0};
 		uint16_t verdict = tunnel_open(table, lp, m[i], &f);
 
-		if (unlikely(verdict == TUNNEL_SPLIT)) {
-			struct rte_mbuf *own = pkt_own_headers(m[i], HEADERS_MAX, w->pool);
-
-			m[i] = own ? own : m[i];
-			verdict = own ? tunnel_open(table, lp, own, &f) : TX_REASON(NO_MEMORY);
+		if (unlikely(verdict == TUNNEL_SPLIT))
+			verdict = open_split(w, table, lp, &m[i], &f);
+		bool collected = verdict == TUNNEL_PIECE;
+		if (unlikely(collected)) {
+			m[i] = collect(w, table, lp, m[i], tsc, &trace);
+			if (!m[i])
+				continue;
+			verdict = tunnel_open(table, lp, m[i], &f);
+			verdict = verdict == TUNNEL_SPLIT ? open_split(w, table, lp, &m[i], &f) : verdict;
 		}
-		if (unlikely(verdict == TUNNEL_OTHER || verdict == TUNNEL_SPLIT)) {
+		if (unlikely(verdict >= TUNNEL_PIECE)) {
 			if (trace) {
 				t[kept] = trace;
 				kept_traced |= 1u << kept;
@@ -328,12 +358,8 @@ unsigned tunnel_receive(struct worker *w, const struct lport *lp, struct rte_mbu
 			m[kept++] = m[i];
 			continue;
 		}
-		if (unlikely(mirrors)) {
-			struct pkt as = {.rx_tsc = tsc, .trace = trace};
-
-			as.in_port = as.origin = lp->id;
-			mirror_outer(w, m[i], lp->id, outer_network(lp, m[i]), 0, &as);
-		}
+		if (unlikely(mirrors) && !collected)
+			mirror_arrival(w, lp, m[i], tsc, trace);
 		if (likely(!verdict) && unlikely(!is_known(&known, &f)))
 			verdict = find_out(&known, table, &f);
 		if (unlikely(trace))
@@ -375,7 +401,7 @@ uint16_t tunnel_unwrap(struct worker *w, const struct lport *lp, struct rte_mbuf
 	struct tunnel_packet f = {.key = 0};
 	uint16_t verdict = table ? tunnel_open(table, lp, *m, &f) : TUNNEL_OTHER;
 
-	if (verdict == TUNNEL_OTHER || verdict == TUNNEL_SPLIT)
+	if (verdict >= TUNNEL_PIECE)
 		return lp->id;
 	if (!verdict)
 		verdict = find_out(&known, table, &f);

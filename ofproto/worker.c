@@ -98,6 +98,16 @@ void worker_consume(struct worker *w, struct rte_mbuf *m)
 	rte_pktmbuf_free(m);
 }
 
+void worker_merge(struct worker *w, struct rte_mbuf *m)
+{
+	struct pkt *p = pkt_of(m);
+
+	worker_count(w, p->origin, COUNT_MERGED, 1);
+	if (unlikely(p->trace))
+		trace_end(p->trace, CORE_MERGED, p->in_port, 0);
+	rte_pktmbuf_free(m);
+}
+
 void worker_lose(struct worker *w, const struct rte_mbuf *of, uint16_t reason, uint32_t row)
 {
 	count_lost(w, of, ((const struct pkt *)rte_mbuf_to_priv((struct rte_mbuf *)(uintptr_t)of))->origin, reason, row);

@@ -141,6 +141,8 @@ void worker_flush(struct worker *);   // all batches
 void worker_publish(struct worker *); // all counters
 // The packet ends here, as the switch itself has had it: counted as consumed.
 void worker_consume(struct worker *, struct rte_mbuf *);
+// The packet's bytes are in another one: counted as merged.
+void worker_merge(struct worker *, struct rte_mbuf *);
 // A packet enters (+1) or leaves (-1) a queue of the switch.
 void worker_queued(struct worker *, struct rte_mbuf *, int n);
 

@@ -544,10 +544,15 @@ static void tell_late(struct worker *w, struct rte_mbuf *m, uint16_t arg)
 	worker_tx(w, &own, 1);
 }
 
-static void fragment_ended(struct rte_mbuf *m, enum reassembly_end how, bool first)
+static void merged(struct worker *w, struct rte_mbuf *m, uint16_t arg)
+{
+	worker_merge(w, m);
+}
+
+static void fragment_ended(void *arg, struct rte_mbuf *m, enum reassembly_end how, bool first)
 {
 	if (how == REASSEMBLY_MERGED)
-		punt_consume(m);
+		punt_run(m, merged, 0);
 	else if (how == REASSEMBLY_TIMEOUT && first)
 		punt_run(m, tell_late, 0);
 	else
@@ -560,7 +565,7 @@ static void router_punted(struct rte_mbuf *m, uint8_t kind, uint16_t arg)
 	struct way w;
 
 	if (kind == TO_REASSEMBLE) {
-		struct rte_mbuf *whole = reassembly_add(m, clock_now, fragment_ended);
+		struct rte_mbuf *whole = reassembly_add(REASSEMBLY_ROUTER, m, clock_now, fragment_ended, NULL);
 
 		if (whole)
 			punt_resume(whole);
@@ -643,13 +648,13 @@ static int router_reconcile(struct config *want)
 
 static void router_release(void)
 {
-	reassembly_flush(fragment_ended);
+	reassembly_flush(REASSEMBLY_ROUTER, fragment_ended, NULL);
 }
 
 static void router_tick(uint64_t now)
 {
 	clock_now = now;
-	reassembly_tick(now, fragment_ended);
+	reassembly_tick(REASSEMBLY_ROUTER, now, fragment_ended, NULL);
 	route_tick(now);
 }
 

@@ -128,13 +128,25 @@ static int tunnel_reconcile(struct config *want)
 	return tunnel_table_reconcile(want);
 }
 
+static void tunnel_tick(uint64_t now)
+{
+	tunnel_fragment_tick(now);
+	tunnel_table_tick(now);
+}
+
+static void tunnel_release(void)
+{
+	tunnel_fragment_tick(UINT64_MAX);
+}
+
 struct stage stage_tunnel = {
 	.name = "tunnel",
 	.resolve = tunnel_resolve,
 	.format = tunnel_format,
 	.prepare = tunnel_table_prepare,
 	.reconcile = tunnel_reconcile,
-	.tick = tunnel_table_tick,
+	.release = tunnel_release,
+	.tick = tunnel_tick,
 	.fini = tunnel_table_fini,
 	.verbs = tunnel_verbs,
 };

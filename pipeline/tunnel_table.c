@@ -25,6 +25,7 @@ static struct {
 		struct config_ip ip;
 		uint16_t router, router_port, network; // router_port 0: there is no such end point
 		uint8_t mac[6];
+		bool collects;
 	} end[2]; // IPv4, IPv6
 } own;
 
@@ -248,6 +249,7 @@ static struct tunnel_table *table_make(const struct config *c)
 		t->end[f].network = own.end[f].router_port ? own.end[f].network : TUNNEL_NO_NETWORK;
 		memcpy(t->end[f].mac, own.end[f].mac, 6);
 		memcpy(t->end[f].ip, own.end[f].ip.b, 16);
+		t->end[f].collects = own.end[f].collects;
 	}
 	for (size_t i = 0; i < c->n_networks; i++)
 		if (c->networks[i].vni && c->networks[i].id && !c->networks[i].error)
@@ -418,6 +420,7 @@ static void read_ends(const struct config *c)
 		own.end[ip->v6].router = rp->router;
 		own.end[ip->v6].router_port = rp->id;
 		own.end[ip->v6].network = rp->network;
+		own.end[ip->v6].collects = rp->reassembles;
 		memcpy(own.end[ip->v6].mac, rp->mac, 6);
 	}
 }

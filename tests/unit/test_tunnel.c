@@ -1,6 +1,7 @@
 // Tunnels: formats against bytes made by hand, every reason, RFC 6040, bursts of several tunnels, large frames, rubbish. The way to the other end is given here; who
 // finds it: test_tunnel_table.
 #include "lab.h"
+#include "frag.h"
 #include "gen.h"
 #include "offload.h"
 #include "tunnel.h"
@@ -70,6 +71,7 @@ static void give_ends(void)
 		t->end[f].network = 1;
 		memcpy(t->end[f].mac, own_mac, 6);
 		memcpy(t->end[f].ip, f ? own6 : own4, f ? 16 : 4);
+		t->end[f].collects = true;
 	}
 	set_way(far, spec_of(far, v6_far));
 	set_way(farther, spec_of(farther, false));
@@ -440,27 +442,252 @@ static void refuses(void **state)
 	}
 }
 
+// The outer packet in fragments of at most `mtu` bytes of layer 3. Returns how many.
+static unsigned cut(const struct outer *o, uint16_t mtu, struct rte_mbuf **piece)
+{
+	struct rte_mbuf *m = lab_mbuf(o->b, o->len, 0);
+	struct flow_key key;
+
+	memset(pkt_of(m), 0, sizeof *pkt_of(m));
+	assert_int_equal(parse(m, &key), 0);
+	unsigned n = frag_count(m, mtu);
+	assert_in_range(n, 2, 16);
+	for (unsigned i = 0; i < n; i++) {
+		struct rte_mbuf *f = frag_piece(m, i, mtu, lab.w.pool);
+		uint8_t b[4096];
+
+		assert_non_null(f);
+		piece[i] = lab_mbuf(rte_pktmbuf_read(f, 0, f->pkt_len, b), f->pkt_len, 0);
+		rte_pktmbuf_free(f);
+	}
+	rte_pktmbuf_free(m);
+	return n;
+}
+
+static void send_cut(const struct outer *o, uint16_t mtu, unsigned from, int step, unsigned without)
+{
+	struct rte_mbuf *piece[16];
+	unsigned n = cut(o, mtu, piece);
+
+	lab_forget_sent();
+	for (unsigned i = 0, k = from; i < n; i++, k = (k + (unsigned)step + n) % n) {
+		if (k == without)
+			rte_pktmbuf_free(piece[k]);
+		else
+			lab_burst(up, &piece[k], 1);
+	}
+	lab_flush();
+}
+
+static const char *large_to_vm = "udp,dl_src=02:00:00:00:00:09,dl_dst=02:00:00:00:00:01,nw_src=10.0.0.9,nw_dst=10.0.0.1,tp_src=7,tp_dst=8,packet_len=1400";
+
+static void whole_again(const struct outer *o, uint16_t to, unsigned n)
+{
+	uint64_t merged = lab_count(up, COUNT_MERGED), consumed = lab_count(up, COUNT_CONSUMED), rx = lab_count(far, COUNT_RX);
+
+	for (unsigned from = 0; from < n; from++) { // in some orders
+		send_cut(o, 600, from, from % 2 ? 1 : -1, ~0u);
+		if (lab.n_sent != 1 || lab.sent[0].port != to)
+			fail_msg("not let in:\n%s", lab.trace);
+		assert_int_equal(lab.sent[0].len, inner_len);
+		assert_memory_equal(lab.sent[0].bytes, inner, inner_len);
+		assert_int_equal(lab.sent[0].origin, far);
+	}
+	assert_int_equal(lab_count(up, COUNT_MERGED), merged + n * (n - 1));
+	assert_int_equal(lab_count(up, COUNT_CONSUMED), consumed + n);
+	assert_int_equal(lab_count(up, COUNT_QUEUED), 0);
+	assert_int_equal(lab_count(far, COUNT_RX), rx + n);
+	lab_reject_trace("DEFECT");
+}
+
+static bool is_last(struct rte_mbuf *m)
+{
+	return m->pkt_len < 500;
+}
+
 static void fragments(void **state)
 {
+	static const struct {
+		enum tunnel_format f;
+		uint32_t vni;
+	} each[] = {{TUNNEL_VXLAN, VXLAN_VNI}, {TUNNEL_GENEVE, GENEVE_VNI}, {TUNNEL_GRE, GRE_VNI}};
 	struct outer o;
 
-	start(false);
-	make_inner(to_vm);
-	vxlan(&o, 0);
-	put16(o.b + o.l3 + 6, 0x2000);
-	fix_ip(&o);
-	refused(&o, "tunnel.FRAGMENT");
-	end();
-	start(true);
-	make_inner(to_vm);
-	vxlan(&o, 0);
-	insert(&o, o.l4, 8);
-	o.b[o.l3 + 6] = 44;
-	o.b[o.l4] = 17;
-	o.b[o.l4 + 3] = 1;
-	put16(o.b + o.l4 + 4, 0);
-	refused(&o, "tunnel.FRAGMENT");
-	end();
+	for (int v6 = 0; v6 < 2; v6++) {
+		start(v6);
+		uint16_t third = lab_port("third", VLAN_ACCESS, green)->id;
+		apply();
+		make_inner(large_to_vm);
+		for (unsigned i = 0; i < 3; i++) {
+			uint16_t to = i == 0 ? vm : i == 1 ? other_vm : third;
+
+			know(to, from_vm);
+			wrap(&o, each[i].f, v6, v6 ? far6 : far4, each[i].vni, 0);
+			whole_again(&o, to, 3);
+		}
+		// All in one burst, with others between them; with and without traces.
+		for (unsigned round = 0; round < 4; round++) {
+			struct rte_mbuf *m[16];
+			unsigned n = 1;
+
+			lab.traced = round & 1;
+			vxlan(&o, 0);
+			m[0] = lab_mbuf(o.b, o.len, 0);
+			n += cut(&o, 600, m + n);
+			m[n++] = lab_mbuf(o.b, o.len, 0);
+			lab_forget_sent();
+			lab_burst(up, m, n);
+			lab_flush();
+			assert_int_equal(lab.n_sent, 3);
+			for (unsigned i = 0; i < 3; i++)
+				assert_memory_equal(lab.sent[i].bytes, inner, inner_len);
+		}
+		lab.traced = true;
+		// A trace of the first fragment goes on with the packet.
+		send_cut(&o, 600, 1, 1, ~0u);
+		lab_expect_trace(" bytes: a fragment of a packet for a tunnel's end point, which waits for the others");
+		lab_expect_trace("bytes: the whole packet, put together from its fragments");
+		lab_expect_trace(": its frame comes in by far, network blue");
+		lab_expect_trace("out by vm");
+		lab.wants_trace = is_last;
+		send_cut(&o, 600, 2, 1, ~0u);
+		lab.wants_trace = NULL;
+		lab_expect_trace("became part of the packet that it is a fragment of");
+		end();
+	}
+}
+
+// What is wrong with fragments, or with the packet that they make.
+static void wrong_fragments(void **state)
+{
+	struct rte_mbuf *piece[16];
+	struct outer o;
+
+	for (int v6 = 0; v6 < 2; v6++) {
+		start(v6);
+		know(vm, from_vm);
+		make_inner(large_to_vm);
+		vxlan(&o, 0);
+		unsigned last = 2;
+		// One is missing.
+		send_cut(&o, 600, 0, 1, last);
+		assert_int_equal(lab.n_sent, 0);
+		assert_int_equal(lab_count(up, COUNT_QUEUED), 2);
+		for (unsigned i = 0; i < 60 && !lab_drops(up, "tunnel.FRAGMENT_TIMEOUT"); i++) {
+			lab_advance_ms(1500);
+			lab_tick();
+			lab_flush();
+		}
+		assert_int_equal(lab_drops(up, "tunnel.FRAGMENT_TIMEOUT"), 2);
+		lab_expect_trace("dropped (tunnel.FRAGMENT_TIMEOUT)");
+		assert_int_equal(lab_count(up, COUNT_QUEUED), 0);
+		know(vm, from_vm);
+		// They overlap.
+		unsigned n = cut(&o, 600, piece);
+		uint8_t *at = rte_pktmbuf_mtod_offset(piece[1], uint8_t *, v6 ? 56 : 20);
+		put16(at, get16(at) - (v6 ? 8 : 1));
+		if (!v6) {
+			uint8_t *ip = rte_pktmbuf_mtod_offset(piece[1], uint8_t *, 14);
+			put16(ip + 10, 0);
+			put16(ip + 10, ~sum16(0, ip, 20) & 0xffff);
+		}
+		for (unsigned i = 0; i < n; i++)
+			lab_burst(up, &piece[i], 1);
+		lab_flush();
+		assert_int_equal(lab_drops(up, "tunnel.FRAGMENT"), 2);
+		assert_int_equal(lab.n_sent, 0);
+		lab_advance_ms(61000);
+		lab_tick();
+		lab_flush();
+		know(vm, from_vm);
+		// What is put together is judged as if it had come whole: UDP's checksum, congestion, whose packet it is.
+		put16(o.b + o.l4 + 6, 0);
+		put16(o.b + o.l4 + 6, ~sum16(pseudo_sum(o.b + o.l3, o.len - o.l4), o.b + o.l4, o.len - o.l4) & 0xffff);
+		whole_again(&o, vm, 3);
+		o.b[o.len - 1] ^= 1;
+		send_cut(&o, 600, 0, 1, ~0u);
+		assert_int_equal(lab_drops(up, "tunnel.CHECKSUM"), 1);
+		lab_expect_trace("dropped (tunnel.CHECKSUM)");
+		vxlan(&o, 3); // all marked: the frame in it takes no marks
+		send_cut(&o, 600, 0, 1, ~0u);
+		assert_int_equal(lab_drops(up, "tunnel.CONGESTION"), 1);
+		wrap(&o, TUNNEL_VXLAN, v6, v6 ? far6 : far4, 77, 0);
+		send_cut(&o, 600, 0, 1, ~0u);
+		assert_int_equal(lab_drops(up, "tunnel.UNKNOWN_VNI"), 1);
+		vxlan(&o, 0);
+		put16(o.b + o.l4 + 2, 53); // no tunnel's: an ordinary packet, if a large one
+		uint64_t consumed = lab_count(up, COUNT_CONSUMED), merged = lab_count(up, COUNT_MERGED);
+		send_cut(&o, 600, 0, 1, ~0u);
+		assert_int_equal(lab_count(up, COUNT_CONSUMED), consumed);
+		assert_int_equal(lab_count(up, COUNT_MERGED), merged + 2);
+		// From somebody else, they are nothing to collect.
+		vxlan(&o, 0);
+		o.b[o.l3 + (v6 ? 23 : 15)] = 99;
+		fix_ip(&o);
+		send_cut(&o, 600, 0, 1, ~0u);
+		assert_int_equal(lab_count(up, COUNT_MERGED), merged + 2);
+		// Not wanted.
+		tunnel_table->end[v6].collects = false;
+		vxlan(&o, 0);
+		uint64_t drops = lab_drops(up, "tunnel.FRAGMENT");
+		send_cut(&o, 600, 0, 1, ~0u);
+		assert_int_equal(lab_drops(up, "tunnel.FRAGMENT"), drops + 3);
+		lab_expect_trace("dropped (tunnel.FRAGMENT)");
+		if (!v6) {
+			cut(&o, 600, piece);
+			rte_pktmbuf_mtod(piece[0], uint8_t *)[24] ^= 1;
+			lab_burst(up, piece, 3);
+			lab_flush();
+			assert_int_equal(lab_drops(up, "tunnel.CHECKSUM"), 2);
+		}
+		end();
+	}
+}
+
+// Without buffers, and with any bytes changed.
+static void fragments_of_rubbish(void **state)
+{
+	uint32_t seed = 7;
+
+	for (int v6 = 0; v6 < 2; v6++) {
+		start(v6);
+		lab.traced = false;
+		know(vm, from_vm);
+		make_inner(large_to_vm);
+		for (unsigned round = 0; round < 3000; round++) {
+			struct rte_mbuf *piece[16];
+			struct outer o;
+
+			vxlan(&o, 0);
+			if (!v6)
+				put16(o.b + o.l3 + 4, round);
+			unsigned n = cut(&o, (uint16_t)(400 + round % 500), piece);
+			for (unsigned i = 0; i < n; i++) {
+				for (unsigned k = 0; k < 3; k++) {
+					seed = seed * 1664525 + 1013904223;
+					if (seed >> 30)
+						rte_pktmbuf_mtod(piece[i], uint8_t *)[12 + (seed >> 8) % 60] = (uint8_t)(seed >> 16);
+				}
+				if (!v6 && round % 2) {
+					uint8_t *ip = rte_pktmbuf_mtod_offset(piece[i], uint8_t *, 14);
+					put16(ip + 10, 0);
+					put16(ip + 10, ~sum16(0, ip, 20) & 0xffff);
+				}
+			}
+			if (round % 100 == 50)
+				lab_few_buffers((int)(round / 100 % 4));
+			lab_burst(up, piece, n);
+			lab_flush();
+			lab_few_buffers(-1);
+			if (round % 200 == 0) {
+				lab_advance_ms(61000);
+				lab_tick();
+				lab_flush();
+			}
+			lab_forget_sent();
+		}
+		end();
+	}
 }
 
 // Packets for others, or not of tunnels, are ordinary ones.
@@ -481,7 +708,7 @@ static void leaves_others_alone(void **state)
 		else if (i == 3)
 			o.b[o.l3 + 9] = 6;
 		else if (i == 4)
-			put16(o.b + o.l3 + 6, 0x0010); // a later fragment
+			o.b[o.l3 + 9] = 6, put16(o.b + o.l3 + 6, 0x2000); // a fragment of something else
 		else
 			put16(o.b + 12, 0x88b5);
 		fix_ip(&o);
@@ -1071,7 +1298,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(receives),      cmocka_unit_test(outer_odds),          cmocka_unit_test(checksums),
-		cmocka_unit_test(refuses),       cmocka_unit_test(fragments),           cmocka_unit_test(leaves_others_alone),
+		cmocka_unit_test(refuses),       cmocka_unit_test(fragments), cmocka_unit_test(wrong_fragments), cmocka_unit_test(fragments_of_rubbish),          cmocka_unit_test(leaves_others_alone),
 		cmocka_unit_test(ecn_table),     cmocka_unit_test(sends),               cmocka_unit_test(spreads),
 		cmocka_unit_test(settings),      cmocka_unit_test(cannot_send),         cmocka_unit_test(floods),
 		cmocka_unit_test(mixed_burst),   cmocka_unit_test(waits_for_decisions), cmocka_unit_test(cuts_large_frames),
