@@ -5,6 +5,7 @@
 
 #include <string.h>
 #include <rte_ip.h>
+#include <rte_jhash.h>
 
 enum {
 	IP4 = 20,
@@ -13,6 +14,7 @@ enum {
 	DF = 0x4000,
 	MF = 0x2000,
 	OFFSET = 0x1fff, // of eight bytes each
+	ID_FROM = 128,
 };
 
 // How a packet is cut.
@@ -90,11 +92,12 @@ static unsigned look6(const struct rte_mbuf *m, const struct pkt *p, uint16_t mt
 	memset(c->copied + IP6, 0, 8);
 	c->copied[6] = FRAGMENT;
 	c->copied[IP6] = c->ip[6];
-	// Identification: of an echo that is what tells it from others, with its checksum.
-	const uint8_t *l4 = c->ip + IP6;
-	memcpy(c->copied + IP6 + 4, l4 + 4, 4);
-	c->copied[IP6 + 4] ^= l4[2];
-	c->copied[IP6 + 5] ^= l4[3];
+	// Identification: what its payload begins with, as that has checksums and numbers, those of a packet in a tunnel included; all fragments come to the same.
+	uint8_t copy[ID_FROM];
+	uint32_t n = RTE_MIN((uint32_t)c->payload, (uint32_t)ID_FROM);
+	const uint8_t *l4 = rte_pktmbuf_read(m, p->l4_ofs, n, copy);
+	uint32_t id = l4 ? rte_jhash(l4, n, c->payload) : 0;
+	memcpy(c->copied + IP6 + 4, &id, 4);
 	return count(c, mtu);
 }
 

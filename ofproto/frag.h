@@ -1,5 +1,5 @@
 // frag: fragments of IPv4 (RFC 791 section 3.2, RFC 6864), made of packets that are too large for their egress; and of IPv6 (RFC 8200 section 4.5), which
-// only the source of a packet may make: of answers of the switch itself.
+// only the source of a packet may make: of answers of the switch itself, and of packets of tunnels.
 #ifndef OFPROTO_FRAG_H
 #define OFPROTO_FRAG_H
 

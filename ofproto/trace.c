@@ -200,6 +200,8 @@ static void format_core(const struct core_record *r, struct buf *b)
 		break;
 	case CORE_TUNNEL_OUT:
 		buf_add(b, "%s packet, %s %u, %u bytes, by %s", tunnel_desc[r->proto % TUNNEL_HEADERS].name, r->proto == TUNNEL_ERSPAN ? "session" : "VNI", r->flow, r->len, lport_name(r->port));
+		if (r->adj)
+			buf_add(b, ", in fragments, as the path takes %u", r->adj);
 		break;
 	case CORE_PUNTED:
 		buf_add(b, "to the switch's own stack, for %s", r->port < stage_count() ? stage_get((uint8_t)r->port)->name : "?");

@@ -70,7 +70,7 @@ struct core_record {
 	uint16_t ethertype;
 	uint16_t vlan;      // outer tag
 	uint16_t vlan_tci;
-	uint16_t adj;       // see flow.adj
+	uint16_t adj;       // see flow.adj; of a tunnel: bytes of layer 3 that the path takes, 0: enough
 	uint32_t len;
 	uint32_t flow;
 	uint32_t row;

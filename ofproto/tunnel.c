@@ -427,6 +427,7 @@ void tunnel_make_header(struct tunnel_header *h, const struct tunnel_spec *s)
 	h->pseudo = fold(sum_words(ip + (s->v6 ? 8 : 12), s->v6 ? 32 : 8) + BE16(PROTO_UDP));
 	h->out = s->out;
 	h->network = s->network;
+	h->limit = s->limit;
 	h->v6 = s->v6;
 	h->df = s->df || s->v6;
 	h->udp = tunnel_desc[s->format].port != 0;

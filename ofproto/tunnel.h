@@ -74,6 +74,7 @@ struct tunnel_end {
 	uint8_t mac[6];
 	uint8_t ip[16];   // IPv4: the first four
 	bool collects;    // puts fragments together
+	uint16_t router;
 };
 
 // How frames of a network travel, by its id.
@@ -121,6 +122,7 @@ struct tunnel_header {
 	bool inherits;      // DSCP of the inner packet
 	bool df;            // or IPv6: no identification
 	uint16_t network;   // underlay
+	uint16_t limit;     // bytes of layer 3 that the path takes: larger packets leave in fragments; 0: there are none
 	uint16_t sum;       // of the IPv4 header without length, identification, DSCP and ECN
 	uint16_t pseudo;    // of the pseudo-header without its length
 	uint8_t bytes[TUNNEL_ROOM];
@@ -184,6 +186,7 @@ struct tunnel_spec {
 	int dscp;               // -1: that of the inner packet
 	bool df;                // IPv4
 	bool checksum;          // of UDP
+	uint16_t limit;         // see struct tunnel_header
 };
 void tunnel_make_header(struct tunnel_header *, const struct tunnel_spec *);
 

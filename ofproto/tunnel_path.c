@@ -1,5 +1,6 @@
 // tunnel_path: bursts through tunnels, on the workers. See tunnel.h.
 #include "forward.h"
+#include "frag.h"
 #include "key.h"
 #include "offload.h"
 #include "parse.h"
@@ -565,7 +566,7 @@ static __rte_noinline void turn_to(struct departure *d, uint16_t network)
 	d->vni = rte_cpu_to_be_32(f == TUNNEL_GRE ? tn->key & 0xffffff : tn->key << 8);
 }
 
-static void trace_out(struct departure *d, struct rte_mbuf *m)
+static void trace_out(struct departure *d, struct rte_mbuf *m, bool large)
 {
 	uint32_t key = d->span ? tunnel_key(TUNNEL_ERSPAN, d->span->session) : d->table->network[d->network].key;
 	struct core_record r = {.kind = CORE_TUNNEL_OUT,
@@ -574,6 +575,7 @@ static void trace_out(struct departure *d, struct rte_mbuf *m)
 				.network = d->network,
 				.proto = (uint8_t)(key >> 24),
 				.flow = key & 0xffffff,
+				.adj = large ? d->h->limit : 0,
 				.len = m->pkt_len};
 
 	trace_put(pkt_of(m)->trace, TRACE_CORE, &r, sizeof r);
@@ -604,13 +606,11 @@ static inline void begin_batch(struct worker *w, struct port_worker *out, uint16
 }
 
 // Into the batch of the underlay's port.
-static void depart(struct departure *d, struct rte_mbuf *m)
+static void depart_now(struct departure *d, struct rte_mbuf *m)
 {
 	struct port_worker *out = d->out;
 	struct pkt *p = pkt_of(m);
 
-	if (unlikely(p->trace))
-		trace_out(d, m);
 	if (unlikely(d->mirrors && !d->span))
 		mirror_outer(d->w, m, d->h->out, d->h->network, d->network, p);
 	if (unlikely(d->w->dry)) {
@@ -621,6 +621,48 @@ static void depart(struct departure *d, struct rte_mbuf *m)
 	out->tx[out->tx_n++] = m;
 	if (unlikely(out->tx_n == TX_BATCH))
 		d->w->flush(d->w, out);
+}
+
+// In fragments, as the path takes no more. `m`: its first buffer, with the header, is nobody else's.
+static __rte_noinline void depart_in_pieces(struct departure *d, struct rte_mbuf *m)
+{
+	const struct tunnel_header *h = d->h;
+	struct worker *w = d->w;
+	struct pkt *p = pkt_of(m);
+
+	p->ethertype = h->v6 ? ETH_IPV6 : ETH_IPV4;
+	p->class = CLASS_PLAIN;
+	p->l3_ofs = h->l3;
+	p->l4_ofs = h->l4;
+	p->l3_len = (uint16_t)(m->pkt_len - h->l3);
+	unsigned n = offload_checksum(m) ? 0 : frag_count(m, h->limit);
+	if (!n) {
+		worker_drop_tx(w, d->pw, m, TX_REASON(OFFLOAD));
+		return;
+	}
+	worker_count(w, p->origin, COUNT_SEGMENTS, n - 1);
+	for (unsigned i = 0; i < n; i++) {
+		struct rte_mbuf *piece = frag_piece(m, i, h->limit, w->pool);
+
+		if (likely(piece))
+			depart_now(d, piece);
+		else
+			worker_lose(w, m, TX_REASON(NO_MEMORY), 0);
+	}
+	trace_unref(p->trace);
+	rte_pktmbuf_free(m); // its fragments stand for it
+}
+
+static inline void depart(struct departure *d, struct rte_mbuf *m)
+{
+	bool large = unlikely(d->h->limit) && m->pkt_len - d->h->l3 > d->h->limit;
+
+	if (unlikely(pkt_of(m)->trace))
+		trace_out(d, m, large);
+	if (unlikely(large))
+		depart_in_pieces(d, m);
+	else
+		depart_now(d, m);
 }
 
 // Puts the header in front of a packet of one buffer that nobody shares, with room in front and no wishes.
@@ -825,7 +867,7 @@ bool tunnel_send(struct worker *w, struct port_worker *pw)
 	pw->tx_bytes = 0;
 	turn_to(&d, pkt_of(pw->tx[0])->network);
 	for (unsigned i = 0; i < n;) {
-		unsigned k = likely(plain && d.out && !d.refused && !d.mirrors) ? wrap_plain(&d, &pw->tx[i], n - i, pw->tx_origin) : 0;
+		unsigned k = likely(plain && d.out && !d.refused && !d.mirrors && !d.h->limit) ? wrap_plain(&d, &pw->tx[i], n - i, pw->tx_origin) : 0;
 
 		i += k;
 		if (unlikely(!k))

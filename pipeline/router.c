@@ -16,6 +16,7 @@
 #include "route_table.h"
 #include "router_table.h"
 #include "stage.h"
+#include "tunnel_mtu.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -76,8 +77,9 @@ static const struct {
 
 #define TO_HOLD 1       // kinds of punt: waits for a neighbour
 #define TO_REASSEMBLE 2 // ... for other fragments
+#define TO_PATH_MTU 3   // an error about a packet of a tunnel
 
-enum ends { SENT_ON, ACTS, HELD, COLLECTED, DROPPED };
+enum ends { SENT_ON, ACTS, HELD, COLLECTED, LEARNED, DROPPED };
 
 struct record {
 	uint8_t ends; // enum ends
@@ -245,6 +247,11 @@ static uint16_t local(struct resolve *r, struct record *rec, const struct way *w
 		r->flow->flags |= FLOW_UNCACHED; // the type is none of the profile's fields
 		if (type == (w->v6 ? 128 : 8))
 			return answer(r, rec, ACT_ECHO);
+		if (r->key->class == CLASS_ICMP_ERROR && tunnel_mtu_concerns(w->in->router, w->v6, w->dst, type)) {
+			rec->ends = LEARNED;
+			resolve_punt(r, TO_PATH_MTU, 0);
+			return 0;
+		}
 		return refuse(r, rec, STAGE_REASON(router, NOT_SERVED), w->in->row);
 	}
 	return answer(r, rec, transport ? ACT_NO_PORT : ACT_NO_PROTO);
@@ -571,6 +578,13 @@ static void router_punted(struct rte_mbuf *m, uint8_t kind, uint16_t arg)
 			punt_resume(whole);
 		return;
 	}
+	if (kind == TO_PATH_MTU) {
+		if (tunnel_mtu_learn(m))
+			punt_consume(m);
+		else
+			punt_drop(m, STAGE_REASON(router, NOT_SERVED), 0);
+		return;
+	}
 	if (look_again(m, pkt_actions(pkt_of(m)), &w, 0) >= 0) {
 		punt_resume(m);
 		return;
@@ -623,6 +637,8 @@ static void router_format(struct buf *b, const void *record, uint16_t size)
 		buf_add(b, ", whose neighbour is being asked for");
 	} else if (r->ends == COLLECTED) {
 		buf_add(b, ": a fragment, which waits for the others");
+	} else if (r->ends == LEARNED) {
+		buf_add(b, ": an error, which may say what the path of a tunnel takes");
 	} else if (r->ends == ACTS && r->action < ACT_N) {
 		buf_add(b, ": %s", actions[r->action].text);
 	}

@@ -2,6 +2,7 @@
 // on the main thread, and shows them.
 #include "tunnel.h"
 #include "stage.h"
+#include "tunnel_mtu.h"
 #include "tunnel_table.h"
 
 #include <arpa/inet.h>
@@ -31,6 +32,8 @@ static void list_one(struct listing *l, const struct tunnel_view *v)
 	bool has_mac = v->state == TUNNEL_UP || v->state == TUNNEL_NO_PORT;
 	char text[INET6_ADDRSTRLEN];
 	uint64_t rx, tx;
+	unsigned seconds;
+	uint16_t path = tunnel_mtu_path(&v->remote, &seconds);
 
 	listing_row(l);
 	listing_str(l, lport_name(v->port));
@@ -46,6 +49,13 @@ static void list_one(struct listing *l, const struct tunnel_view *v)
 	listing_str(l, v->out ? lport_name(v->out) : NULL);
 	listing_str(l, under ? under->name : NULL);
 	listing_uint(l, v->mtu);
+	if (path) {
+		listing_uint(l, path);
+		listing_uint(l, seconds);
+	} else {
+		listing_none(l);
+		listing_none(l);
+	}
 	if (tunnel_counts) {
 		tunnel_counts(v->port, &rx, &tx);
 		listing_uint(l, rx);
@@ -71,6 +81,8 @@ static int verb_list(struct page *p, int argc, const char *argv[], char **error)
 	listing_column(p->l, "underlay_port", "OUT");
 	listing_column(p->l, "underlay", "UNDERLAY");
 	listing_column(p->l, "mtu", "MTU");
+	listing_column(p->l, "path_mtu", "PATH MTU");
+	listing_column(p->l, "path_mtu_seconds", "FOR");
 	listing_column(p->l, "rx_packets", "RX");
 	listing_column(p->l, "tx_packets", "TX");
 	listing_column(p->l, "networks", "NETWORKS");

@@ -9,6 +9,7 @@
 #include "table_stat.h"
 #include "topology.h"
 #include "tunnel.h"
+#include "tunnel_mtu.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -135,6 +136,14 @@ static uint16_t port_mtu(const struct config *c, const struct config_port *cp)
 	return (uint16_t)(least ? least : mtu_through(c, cp->remote.v6, TUNNEL_VXLAN, false));
 }
 
+// What the path leaves of that. Networks keep theirs: what routers say lasts ten minutes, and may be made up.
+static uint16_t path_mtu(const struct config *c, const struct config_port *cp)
+{
+	const struct config_network *under = cp->mtu ? underlay_of(c, cp->remote.v6) : NULL;
+
+	return under ? tunnel_mtu_inner(&cp->remote, cp->mtu, underlay_mtu(c, under) - cp->mtu) : cp->mtu;
+}
+
 // Everything that follows from a network's MTU (of guests, of router ports, advertised) is to be what each of its tunnels takes.
 static void limit_networks(struct config *c, const struct config_port *tunnel)
 {
@@ -165,6 +174,7 @@ static void check_vnis(struct config *c)
 int tunnel_table_prepare(struct config *c)
 {
 	check_vnis(c);
+	tunnel_mtu_prepare(c);
 	for (size_t i = 0; i < c->n_ports; i++) {
 		struct config_port *cp = &c->ports[i];
 
@@ -178,6 +188,7 @@ int tunnel_table_prepare(struct config *c)
 			continue;
 		cp->mtu = port_mtu(c, cp);
 		limit_networks(c, cp);
+		cp->mtu = path_mtu(c, cp);
 	}
 	return 0;
 }
@@ -249,6 +260,7 @@ static struct tunnel_table *table_make(const struct config *c)
 		t->end[f].network = own.end[f].router_port ? own.end[f].network : TUNNEL_NO_NETWORK;
 		memcpy(t->end[f].mac, own.end[f].mac, 6);
 		memcpy(t->end[f].ip, own.end[f].ip.b, 16);
+		t->end[f].router = own.end[f].router;
 		t->end[f].collects = own.end[f].collects;
 	}
 	for (size_t i = 0; i < c->n_networks; i++)
@@ -346,6 +358,7 @@ static enum tunnel_state look(struct tunnel_view *v, uint16_t *router_port)
 static struct tunnel_way *make_way(const struct tunnel_view *v, const struct router_port *rp)
 {
 	struct tunnel_way *way = calloc(1, sizeof *way);
+	uint16_t path = tunnel_mtu_path(&v->remote, NULL);
 	struct tunnel_spec s = {
 		.v6 = v->remote.v6,
 		.vlan = lport_tag(lport_get(v->out), network_get(v->underlay)),
@@ -355,7 +368,6 @@ static struct tunnel_way *make_way(const struct tunnel_view *v, const struct rou
 		.network = v->underlay,
 		.ttl = (uint8_t)own.ttl,
 		.dscp = own.dscp,
-		.df = own.df,
 		.checksum = v->remote.v6 ? own.checksum6 : own.checksum4,
 	};
 
@@ -363,6 +375,8 @@ static struct tunnel_way *make_way(const struct tunnel_view *v, const struct rou
 	memcpy(s.src_mac, rp->mac, 6);
 	for (unsigned f = 0; way && f < TUNNEL_HEADERS; f++) {
 		s.format = (enum tunnel_format)f;
+		s.limit = path && v->mtu + tunnel_overhead(s.format, s.v6) > path ? path : 0;
+		s.df = own.df && !s.limit;
 		tunnel_make_header(&way->header[f], &s);
 	}
 	return way;
@@ -396,6 +410,7 @@ void tunnel_table_tick(uint64_t now)
 {
 	uint32_t epoch = gen_read_epoch();
 
+	tunnel_mtu_tick(now);
 	if (!n_tunnels || (epoch == seen_epoch && now - seen_ns < LOOK_AGAIN_NS))
 		return;
 	seen_epoch = epoch;
@@ -487,6 +502,7 @@ int tunnel_table_reconcile(const struct config *c)
 	struct tunnel_table *new = table_make(c), *old = tunnel_table;
 	if (!new)
 		return -ENOMEM;
+	tunnel_mtu_reconcile(new);
 	list_tunnels(c, new);
 	if (old && table_same(old, new)) {
 		table_free(new);
@@ -501,6 +517,7 @@ int tunnel_table_reconcile(const struct config *c)
 void tunnel_table_fini(void)
 {
 	table_stat_unregister(&fill_stat);
+	tunnel_mtu_fini();
 	for (unsigned i = 1; i < MAX_PORTS; i++) {
 		publish_way((uint16_t)i, NULL);
 		watch_hop((uint16_t)i, 0, NULL);

@@ -26,6 +26,7 @@
 	X(worker, "workers and their cores, packets that they can't decide fast enough")                               \
 	X(fdb, "addresses that flap")                                                                                  \
 	X(neighbour, "addresses of router ports that somebody else claims")                                            \
+	X(tunnel, "what the paths of tunnels take")                                                                     \
 	X(route, "routes of files and of the kernel's tables")                                                         \
 	X(trace, "traces that begin and end")                                                                          \
 	X(control, "the control socket, and levels of the log that it changes")                                        \

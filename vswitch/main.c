@@ -18,6 +18,7 @@
 #include "reconcile.h"
 #include "route_load.h"
 #include "router_table.h"
+#include "tunnel_mtu.h"
 #include "rcu.h"
 #include "stack.h"
 #include "station_file.h"
@@ -408,7 +409,7 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 	route_load_run();
 	if (due(&t->tick, now, TICK_MS)) {
 		stages_tick(clock_ns());
-		if (router_table_stale())
+		if (router_table_stale() || tunnel_mtu_stale())
 			db_again(db);
 		port_watch_tick();
 		station_file_run(now, false);

@@ -1217,6 +1217,7 @@ static void same_behind_another(void **state)
 
 	start(false);
 	lab.traced = false;
+	tunnel_table->end[0].collects = false; // what becomes of a fragment depends on those before it
 	know(vm, from_vm);
 	make_inner(to_vm);
 	vxlan(&good, 0);
@@ -1287,8 +1288,12 @@ static void rubbish(void **state)
 			if ((x >> 51 & 3) == 0)
 				o.len = 14 + (unsigned)(x >> 8) % (o.len - 13);
 			lab_send_mbuf(up, lab_mbuf(o.b, o.len, (x >> 53 & 3) ? 0 : 1 + (unsigned)(x >> 30) % 90));
-			if (i % 1000 == 0)
+			if (i % 1000 == 0) {
+				lab_advance_ms(61000); // fragments may be among it
+				lab_tick();
+				lab_flush();
 				lab_check();
+			}
 		}
 		end();
 	}

@@ -3,6 +3,7 @@
 #include "fdb.h"
 #include "neighbour_table.h"
 #include "tunnel.h"
+#include "tunnel_mtu.h"
 #include "tunnel_table.h"
 
 #include <arpa/inet.h>
@@ -241,6 +242,329 @@ static void mtus(void **state)
 	assert_int_equal(lport_get(far->id)->mtu, 1358);
 }
 
+// ---- path MTU
+
+// An ICMP error of `by` for the end point: about a packet of `total` bytes that it sent.
+struct error {
+	uint8_t b[256];
+	unsigned len, l4, quote, inner; // offsets: ICMP, the packet in it, what is behind its IP header
+	bool v6;
+};
+
+static void put16(uint8_t *b, unsigned v)
+{
+	b[0] = (uint8_t)(v >> 8);
+	b[1] = (uint8_t)v;
+}
+
+static unsigned sum16(unsigned sum, const uint8_t *b, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		sum += i & 1 ? b[i] : (unsigned)b[i] << 8;
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+static void sum_up(struct error *e)
+{
+	uint8_t *ip = e->b + 14;
+	unsigned len = e->len - e->l4;
+
+	put16(e->b + e->l4 + 2, 0);
+	if (e->v6) {
+		put16(e->b + e->l4 + 2, ~sum16(sum16(58 + len, ip + 8, 32), e->b + e->l4, len) & 0xffff);
+	} else {
+		put16(ip + 10, 0);
+		put16(ip + 10, ~sum16(0, ip, 20) & 0xffff);
+		put16(e->b + e->l4 + 2, ~sum16(0, e->b + e->l4, len) & 0xffff);
+	}
+}
+
+static void too_big(struct error *e, const char *remote, unsigned total, unsigned mtu)
+{
+	struct config_ip far_ip = ip(remote), own = ip(far_ip.v6 ? "fd00::1" : "192.0.2.1"), by = ip(far_ip.v6 ? "fd00::fe" : "192.0.2.254");
+	static const uint8_t mac[12] = {2, 0, 0, 0, 0x10, 1, 2, 0, 0, 0, 0x10, 0xfe};
+	bool v6 = far_ip.v6;
+	unsigned ip_len = v6 ? 40 : 20;
+
+	memset(e, 0, sizeof *e);
+	e->v6 = v6;
+	e->l4 = 14 + ip_len;
+	e->quote = e->l4 + 8;
+	e->inner = e->quote + ip_len;
+	e->len = e->inner + 16 + 20;
+	memcpy(e->b, mac, 12);
+	put16(e->b + 12, v6 ? 0x86dd : 0x0800);
+	for (unsigned i = 0; i < 2; i++) { // the error's header, and that of the packet
+		uint8_t *h = e->b + (i ? e->quote : 14);
+		const uint8_t *src = i ? own.b : by.b, *dst = i ? far_ip.b : own.b;
+		unsigned size = i ? total : e->len - 14;
+
+		h[0] = v6 ? 0x60 : 0x45;
+		if (v6) {
+			put16(h + 4, size - 40);
+			h[6] = i ? 17 : 58;
+			h[7] = 60;
+			memcpy(h + 8, src, 16);
+			memcpy(h + 24, dst, 16);
+		} else {
+			put16(h + 2, size);
+			h[8] = 60;
+			h[9] = i ? 17 : 1;
+			memcpy(h + 12, src, 4);
+			memcpy(h + 16, dst, 4);
+		}
+	}
+	e->b[e->l4] = v6 ? 2 : 3;
+	e->b[e->l4 + 1] = v6 ? 0 : 4;
+	put16(e->b + e->l4 + 6, mtu);
+	uint8_t *udp = e->b + e->inner;
+	put16(udp, 0xc123);
+	put16(udp + 2, 4789);
+	put16(udp + 4, total - ip_len);
+	udp[8] = 8;
+	put16(udp + 12, 5000 >> 8);
+	udp[14] = 5000 & 255;
+	sum_up(e);
+}
+
+// It is believed, and the config applied as the daemon does; or not.
+static void believed(const struct error *e, bool yes)
+{
+	uint64_t consumed = lab_count(up->id, COUNT_CONSUMED), drops = lab_drops(up->id, "router.NOT_SERVED");
+
+	lab_send_frame(up->id, e->b, e->len);
+	pass_ms(1100);
+	if (lab_count(up->id, COUNT_CONSUMED) != consumed + yes || lab_drops(up->id, "router.NOT_SERVED") != drops + !yes)
+		fail_msg("believed, or not:\n%s", lab.trace);
+	lab_expect_trace("an error, which may say what the path of a tunnel takes");
+	if (tunnel_mtu_stale())
+		lab_apply();
+	assert_false(tunnel_mtu_stale());
+}
+
+static void start_far(const char *remote)
+{
+	far = tunnel("far", remote);
+	lab_static(blue, far, "02:00:00:00:00:09");
+	under->mtu = 1600;
+	lab_apply();
+	pass_ms(2000);
+}
+
+static void path_mtu(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		const char *remote = v6 ? "fd00::9" : "192.0.2.9";
+		unsigned overhead = v6 ? 70 : 50, floor = v6 ? 1280 : 576, seconds;
+		struct config_ip a = ip(remote);
+		struct error e;
+
+		if (v6) {
+			teardown(state);
+			setup(state);
+		}
+		start_far(remote);
+		assert_int_equal(lport_get(far->id)->mtu, 1600 - overhead);
+		too_big(&e, remote, 1600, 1500);
+		believed(&e, true);
+		assert_int_equal(tunnel_mtu_path(&a, &seconds), 1500);
+		assert_in_range(seconds, 590, 600);
+		assert_int_equal(lport_get(far->id)->mtu, 1500 - overhead);
+		assert_int_equal(network_get(blue->id)->mtu, 1500); // guests aren't told
+		// What is larger than that can't be about what left since; the same again makes it last.
+		pass_ms(300000);
+		too_big(&e, remote, 1600, 1550);
+		believed(&e, true);
+		assert_int_equal(tunnel_mtu_path(&a, &seconds), 1500);
+		assert_in_range(seconds, 1, 300);
+		too_big(&e, remote, 1600, 1500);
+		believed(&e, true);
+		tunnel_mtu_path(&a, &seconds);
+		assert_in_range(seconds, 590, 600);
+		// Another router behind.
+		too_big(&e, remote, 1500, 1400);
+		believed(&e, true);
+		assert_int_equal(lport_get(far->id)->mtu, 1400 - overhead);
+		// No less than 1,280 inside; the rest is fragments.
+		too_big(&e, remote, 1400, 1300);
+		believed(&e, true);
+		assert_int_equal(lport_get(far->id)->mtu, 1280);
+		assert_int_equal(tunnel_mtu_path(&a, NULL), 1300);
+		too_big(&e, remote, 1300, 68);
+		believed(&e, true);
+		assert_int_equal(tunnel_mtu_path(&a, NULL), floor);
+		assert_int_equal(lport_get(far->id)->mtu, 1280);
+		// It is forgotten.
+		pass_ms(601000);
+		assert_int_equal(tunnel_mtu_path(&a, NULL), 0);
+		assert_true(tunnel_mtu_stale());
+		lab_apply();
+		assert_int_equal(lport_get(far->id)->mtu, 1600 - overhead);
+		// Switched off.
+		too_big(&e, remote, 1600, 1500);
+		believed(&e, true);
+		lab.config->other_config.pair = calloc(1, sizeof *lab.config->other_config.pair);
+		lab.config->other_config.pair[0] = (struct config_pair){strdup("tunnel-path-mtu"), strdup("false")};
+		lab.config->other_config.n = 1;
+		lab_apply();
+		assert_int_equal(lport_get(far->id)->mtu, 1600 - overhead);
+		believed(&e, false);
+		lab.config->other_config.n = 0;
+		lab_apply();
+		believed(&e, true);
+		// The remote end point goes, and what is known of it.
+		lab_remove_port(far);
+		far->kind = PORT_DEVICE;
+		far->error = NULL;
+		lab_apply();
+		assert_int_equal(tunnel_mtu_path(&a, NULL), 0);
+	}
+}
+
+// A router that doesn't say what it takes (RFC 1191 section 5).
+static void path_mtu_guessed(void **state)
+{
+	static const unsigned each[][2] = {{1600, 1492}, {1492, 1006}, {1006, 576}};
+	struct config_ip a = ip("192.0.2.9");
+	struct error e;
+
+	start_far("192.0.2.9");
+	for (unsigned i = 0; i < 3; i++) {
+		too_big(&e, "192.0.2.9", each[i][0], 0);
+		believed(&e, true);
+		assert_int_equal(tunnel_mtu_path(&a, NULL), each[i][1]);
+	}
+}
+
+static void not_believed(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		const char *remote = v6 ? "fd00::9" : "192.0.2.9";
+		struct config_ip a = ip(remote);
+		struct error e;
+
+		if (v6) {
+			teardown(state);
+			setup(state);
+		}
+		start_far(remote);
+		for (unsigned i = 0; i < 9; i++) {
+			too_big(&e, remote, 1600, 1500);
+			switch (i) {
+			case 0: e.b[e.quote + (v6 ? 39 : 19)]++; break;  // another remote
+			case 1: e.b[e.quote + (v6 ? 23 : 15)]++; break;  // not from here
+			case 2: put16(e.b + e.inner + 2, 53); break;     // no tunnel's
+			case 3: put16(e.b + e.inner, 53); break;
+			case 4: e.b[e.inner + 14]++; break;              // of no network
+			case 5: too_big(&e, remote, 1400, 1500); break;  // it would have fitted
+			case 6: e.b[e.quote + (v6 ? 6 : 9)] = 6; break;
+			case 7: e.b[e.quote] = 0x55; break;
+			case 8: e.b[e.l4 + 3] ^= 1; break;               // its checksum
+			}
+			if (i < 8)
+				sum_up(&e);
+			else
+				sum_up(&e), e.b[e.l4 + 3] ^= 1;
+			believed(&e, false);
+			assert_int_equal(tunnel_mtu_path(&a, NULL), 0);
+		}
+		// As little as RFC 792 has quoted is enough; less isn't. GRE has its key there.
+		for (int gre = 0; gre < 2; gre++) {
+			for (unsigned n = 8; n + 1; n--) {
+				too_big(&e, remote, 1600, 1500 - (unsigned)gre);
+				e.len = e.inner + n;
+				if (v6)
+					put16(e.b + 18, e.len - 54);
+				else
+					put16(e.b + 16, e.len - 14);
+				if (gre) {
+					e.b[e.quote + (v6 ? 6 : 9)] = 47;
+					memcpy(e.b + e.inner, "\x20\0\x65\x58\0\0\x13\x88", 8);
+				}
+				sum_up(&e);
+				believed(&e, n == 8 && !gre); // no network is in GRE
+			}
+		}
+	}
+}
+
+// Any bytes.
+static void path_mtu_rubbish(void **state)
+{
+	uint32_t seed = 5;
+
+	start_far("192.0.2.9");
+	lab.traced = false;
+	for (unsigned i = 0; i < 20000; i++) {
+		struct error e;
+
+		too_big(&e, i % 2 ? "fd00::9" : "192.0.2.9", 1600, 1500);
+		for (unsigned k = 0; k < 2; k++) {
+			seed = seed * 1664525 + 1013904223;
+			e.b[14 + (seed >> 8) % (e.len - 14)] = (uint8_t)(seed >> 24);
+		}
+		if (i % 3)
+			sum_up(&e);
+		if (i % 5 == 0)
+			e.len -= (seed >> 10) % 60;
+		lab_send_mbuf(up->id, lab_mbuf(e.b, e.len, i % 7 ? 0 : 40 + i % 50));
+		if (i % 64 == 0)
+			pass_ms(100);
+	}
+}
+
+// Through a path that takes less than a packet of 1,280 bytes with its headers: fragments, that can be put together.
+static void leaves_in_fragments(void **state)
+{
+	struct error e;
+
+	far = tunnel("far", "192.0.2.9");
+	lab_static(blue, far, "02:00:00:00:00:09");
+	under->mtu = 1600;
+	lab_apply();
+	pass_ms(1000);
+	lab_send(up->id, "arp,arp_op=2,dl_src=" HOP_MAC ",dl_dst=" ROUTER_MAC ",arp_spa=192.0.2.9,arp_tpa=192.0.2.1,arp_sha=" HOP_MAC ",arp_tha=" ROUTER_MAC);
+	pass_ms(200);
+	too_big(&e, "192.0.2.9", 1600, 600);
+	believed(&e, true);
+	pass_ms(1100);
+	lab_forget_sent();
+	uint64_t segments = lab_count(vm->id, COUNT_SEGMENTS);
+	lab_send(vm->id, "udp,dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:09,nw_src=10.0.0.1,nw_dst=10.0.0.9,packet_len=1294");
+	assert_int_equal(lab.n_sent, 3);
+	assert_int_equal(lab_count(vm->id, COUNT_SEGMENTS), segments + 2);
+	lab_expect_trace("in fragments, as the path takes 600");
+	unsigned bytes = 0;
+	for (unsigned i = 0; i < 3; i++) {
+		const uint8_t *l3 = lab.sent[i].bytes + 14;
+
+		assert_true(lab.sent[i].len <= 614);
+		assert_int_equal(sum16(0, l3, 20), 0xffff);
+		assert_memory_equal(l3 + 4, lab.sent[0].bytes + 18, 2); // identification
+		assert_int_equal((l3[6] << 8 | l3[7]) & 0x1fff, bytes / 8);
+		assert_int_equal(!!(l3[6] & 0x20), i < 2);
+		assert_int_equal(l3[6] & 0x40, 0);
+		bytes += lab.sent[i].len - 34;
+	}
+	assert_int_equal(bytes, 8 + 8 + 1294);
+	// What fits is one packet.
+	lab_forget_sent();
+	send_blue();
+	assert_int_equal(lab.n_sent, 1);
+	// Without buffers the pieces are counted as lost.
+	lab.traced = false;
+	for (int n = 0; n < 6; n++) {
+		lab_forget_sent();
+		lab_few_buffers(n);
+		lab_send(vm->id, "udp,dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:09,nw_src=10.0.0.1,nw_dst=10.0.0.9,packet_len=1294");
+		lab_few_buffers(-1);
+		assert_true(lab.n_sent <= 3);
+	}
+	assert_true(lab_drops(vm->id, "tx.NO_MEMORY") > 0);
+}
+
 static void stations(void **state)
 {
 	struct fdb_entry e;
@@ -313,7 +637,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-		T(finds_its_way), T(by_a_gateway), T(tagged_ipv6), T(mtus), T(stations), T(same_vni_twice), T(lists),
+		T(finds_its_way), T(by_a_gateway), T(tagged_ipv6), T(mtus), T(path_mtu), T(path_mtu_guessed), T(not_believed), T(path_mtu_rubbish), T(leaves_in_fragments), T(stations), T(same_vni_twice), T(lists),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
