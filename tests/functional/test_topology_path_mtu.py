@@ -7,7 +7,7 @@
                                                                                                            |
     10.1.0.2 fd01::2 on vx4 (VNI 4711), 10.3.0.2 fd03::2 on vx6 (VNI 4712) ---- kernel `peer`, 10.8.0.2 fd08::2, 1,400 bytes
 
-Blue goes over IPv4, green over IPv6. The peer's VXLAN devices have 1,500 bytes and know nothing of their path: what they send comes in fragments.
+Blue goes over IPv4, green over IPv6. The peer's VXLAN devices have 1,500 bytes; what vx4 sends comes in fragments.
 """
 
 import json
@@ -46,9 +46,8 @@ def world(lab):
         peer.run("ip", "link", "set", "dev", device, "up")
         for address in addresses:
             peer.address(device, address)
-        # The kernel would look at its own route and take smaller segments: that isn't what is tested.
-        peer.route(addresses[0][:-4] + "0/24", "dev", device, "mtu", "lock", "1500")
-        peer.route(addresses[1][:-4] + "/64", "dev", device, "mtu", "lock", "1500", "metric", "10")
+    # The kernel would look at its own route and take smaller segments. Over IPv6 it has to: its VXLAN devices send no fragments there.
+    peer.route("10.1.0.0/24", "dev", "vx4", "mtu", "lock", "1500")
     a = Kernel().plug(lab, "a", "blue", "10.1.0.1/24", "fd01::1/64", mtu=1500)
     c = Kernel().plug(lab, "c", "green", "10.3.0.1/24", "fd03::1/64", mtu=1500)
     yield {"a": a, "c": c, "peer": peer, "middle": middle}
@@ -82,17 +81,34 @@ def deaf(lab):
     lab.weirctl("config", "set", "tunnel-path-mtu=true")
 
 
-@UNDERLAYS
-def test_fragments_come_in(world, lab, deaf, port, v4, v6):
-    """TCP and large pings of the peer, whose packets come in fragments."""
-    here, peer = world[port], world["peer"]
-    for mine, other in ((v4 + ".1", v4 + ".2"), (v6 + "::1", v6 + "::2")):
-        here.reaches(other)
-        before = lab.stats("u")["merged"]
-        tcp(peer, here, mine, 8)
-        assert lab.stats("u")["merged"] > before + 1000
-    said = traced(lab, "u", lambda: peer.run("ping", "-c", 1, "-s", 1400, v4 + ".1", check=False), "ip[6:2] & 0x3fff != 0" if port == "a" else "ip6[6] == 44")
+def test_fragments_come_in(world, lab, deaf):
+    """TCP of the peer, each of whose packets comes in two fragments."""
+    a, peer, mine = world["a"], world["peer"], "10.1.0.1"
+    a.reaches("10.1.0.2")
+    before = lab.stats("u")["merged"]
+    tcp(peer, a, mine, 8)
+    assert lab.stats("u")["merged"] > before + 1000
+    said = traced(lab, "u", lambda: peer.ping(mine, "-s", 1400, count=1), "ip[6:2] & 0x3fff != 0")
     assert "a fragment of a packet for a tunnel's end point" in said, said
+    lab.check_conservation()
+
+
+def test_fragments_of_ipv6(world, lab):
+    """Packets that another end point sends in fragments over IPv6: pings, which are answered."""
+    from scapy.all import ICMP, IP, UDP, Ether, IPv6, IPv6ExtHdrFragment, Raw, fragment6, sendp
+    c, middle, peer = world["c"], world["middle"], world["peer"]
+    c.reaches("10.3.0.2")
+    (mac,) = {n["lladdr"] for n in json.loads(middle.run("ip", "-j", "neigh", "show", "dev", "u")) if n["dst"] == "fd09::1"}
+    ping = Ether(src=peer.mac("vx6"), dst=c.mac("c")) / IP(src="10.3.0.2", dst="10.3.0.1") / ICMP(id=77) / Raw(bytes(1400))
+    head = Ether(src=middle.mac("u"), dst=mac)
+    before, answered = lab.stats("u")["merged"], lab.stats("c")["rx_packets"]
+    for _ in range(20):
+        whole = IPv6(src="fd08::2", dst="fd09::1") / IPv6ExtHdrFragment() / UDP(sport=50000, dport=4789) / Raw(b"\x08\0\0\0" + V6.to_bytes(3, "big") + b"\0" + bytes(ping))
+        with middle:
+            for piece in reversed(fragment6(whole, 700)):
+                sendp(head / piece, iface="u", verbose=False)
+    wait_for(lambda: lab.stats("u")["merged"] >= before + 40, 10 * SLOW, lambda: lab.stats("u"))
+    wait_for(lambda: lab.stats("c")["rx_packets"] >= answered + 20, 10 * SLOW, lambda: lab.stats("c"))
     lab.check_conservation()
 
 
@@ -122,19 +138,19 @@ def test_path_mtu(world, lab, port, v4, v6):
 def test_path_of_least(world, lab, port, v4, v6):
     """A path with less than 1,280 bytes for what is inside: packets of the tunnel leave in fragments."""
     here, peer = world[port], world["peer"]
-    remote, least = ("10.8.0.2", 900) if port == "a" else ("fd08::2", 1280)
+    remote, least = "10.8.0.2" if port == "a" else "fd08::2", 1280
     set_path(world, least)
     try:
         for other in (v4 + ".2", v6 + "::2"):
             here.answers(other)
-            here.ping(other, "-s", 1200)
-            wait_for(lambda: here.ping(other, "-s", 1200, count=1) and path_mtu(lab, remote)["path_mtu"] == least, 10 * SLOW, lambda: path_mtu(lab, remote))
+            wait_for(lambda: here.ping(other, "-s", 1230, count=1) and path_mtu(lab, remote)["path_mtu"] == least, 10 * SLOW, lambda: path_mtu(lab, remote))
             wait_for(lambda: path_mtu(lab, remote)["mtu"] == 1280, 10 * SLOW, lambda: path_mtu(lab, remote))
-            here.reaches(other, "-s", 1200)
-            here.reaches(other, "-s", 2000)
             tcp(here, peer, other)
+            if port == "a" or ":" not in other:  # answers in IPv6 are too large for what the kernel sends over IPv6
+                here.reaches(other, "-s", 1230)
+                here.reaches(other, "-s", 2000)
         before = lab.stats(port)["segments_added"]
-        here.reaches(v4 + ".2", "-s", 1200)
+        here.reaches(v4 + ".2", "-s", 1230)
         assert lab.stats(port)["segments_added"] > before
         text = lab.explain(port, f"udp,dl_src={here.mac(port)},dl_dst={peer.mac('vx4' if port == 'a' else 'vx6')},nw_src={v4}.1,nw_dst={v4}.2,packet_len=1290")
         assert f"in fragments, as the path takes {least}" in text, text
