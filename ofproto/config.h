@@ -316,6 +316,7 @@ struct config {
 	size_t n_router_ports;
 	struct config_route *routes;
 	size_t n_routes;
+	bool routes_kept; // rows of routes, routers and router ports are what they were in the config before, and `routes` is empty
 	struct config_route_policy *policies;
 	size_t n_policies;
 	struct config_ip *tunnel_ips; // local end points of tunnels, at most one of each family

@@ -1,5 +1,7 @@
 // route_config: routes and policies of the database.
+#include "key.h"
 #include "route_private.h"
+#include "router_table.h"
 #include "row.h"
 #include "sentence.h"
 #include "stage.h"
@@ -20,6 +22,45 @@ struct applied {
 
 static struct applied *applied; // by row
 static size_t n_applied;
+static uint64_t applied_context; // context_of() at that time
+static bool applied_all;         // none failed for want of room
+static bool rows_wanted;
+
+static uint64_t mix(uint64_t h, const void *bytes, size_t n)
+{
+	for (size_t i = 0; i < n; i += 8) {
+		uint64_t w = 0;
+
+		memcpy(&w, (const uint8_t *)bytes + i, n - i < 8 ? n - i : 8);
+		h = key_mum(h ^ w ^ key_secret[0], key_secret[1]);
+	}
+	return h;
+}
+
+// What rows of routes depend on, beside themselves: ids of routers and router ports, and which of these are in force.
+static uint64_t context_of(const struct config *c)
+{
+	uint64_t h = 0;
+
+	for (size_t i = 0; i < c->n_routers; i++) {
+		h = mix(h, &c->routers[i].row, sizeof c->routers[i].row);
+		h = mix(h, &c->routers[i].id, sizeof c->routers[i].id);
+	}
+	for (size_t i = 0; i < c->n_router_ports; i++) {
+		const struct config_router_port *cp = &c->router_ports[i];
+		const struct router_port *rp = cp->id ? router_port_get(cp->id) : NULL;
+
+		h = mix(h, &cp->row, sizeof cp->row);
+		h = mix(h, &cp->router, sizeof cp->router);
+		h = mix(h, &cp->id, sizeof cp->id);
+		for (unsigned k = 0; rp && k < rp->n_addresses; k++) {
+			h = mix(h, &rp->address[k].ip.v6, 1);
+			h = mix(h, rp->address[k].ip.b, 16);
+			h = mix(h, &rp->address[k].len, 1);
+		}
+	}
+	return h;
+}
 
 static const struct config_router *router_of(const struct config *c, const struct row_id *id)
 {
@@ -132,8 +173,10 @@ static bool apply(struct config *want, struct config_route *cr, struct applied *
 			     ROUTE_TABLES_MAX);
 	else if (rc)
 		sentence_set(&cr->error, "out of memory");
-	if (rc)
+	if (rc) {
+		applied_all = false;
 		return there;
+	}
 	if (s.n_hops)
 		check_gateways(cr, r, hop);
 	*a = (struct applied){row, router->id, cr->table, cr->metric, prefix_masked(cr->prefix)};
@@ -161,9 +204,15 @@ static bool same_place(const struct applied *a, const struct applied *b)
 
 static int reconcile_routes(struct config *want)
 {
+	uint64_t context = context_of(want);
+
+	rows_wanted = want->routes_kept && (!applied_all || context != applied_context);
+	if (want->routes_kept)
+		return 0;
 	struct applied *now = calloc(want->n_routes + 1, sizeof *now);
 	size_t n = 0, k = 0;
-
+	applied_context = context;
+	applied_all = now != NULL;
 	if (!now)
 		return -ENOMEM;
 	// What is new comes first, so that an address whose route moves from one row to another, or from one metric to another,
@@ -275,8 +324,14 @@ int route_reconcile(struct config *want)
 	return rc;
 }
 
+bool route_rows_wanted(void)
+{
+	return rows_wanted;
+}
+
 void route_config_fini(void)
 {
+	applied_all = rows_wanted = false;
 	free(applied);
 	applied = NULL;
 	n_applied = 0;

@@ -78,6 +78,8 @@ void route_routers(const struct config *);
 void route_connected(uint16_t router, uint16_t port, const struct config_prefix *, uint32_t row, bool add);
 // Route and Route_Policy rows, after router ports are known. Rows that can't be get their `error`. 0 or a negative errno.
 int route_reconcile(struct config *);
+// The last config had routes_kept, but what they depend on is another one: the next one is to have them all.
+bool route_rows_wanted(void);
 // Housekeeping, a bounded piece of it.
 void route_tick(uint64_t now);
 

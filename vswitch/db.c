@@ -52,6 +52,25 @@ static const struct ovsdb_idl_column *const unused_columns[] = {
 	&weirrec_route_policy_columns[WEIRREC_ROUTE_POLICY_COL_EXTERNAL_IDS],
 };
 
+static bool is_in(const struct ovsdb_idl_column *const *list, size_t n, const struct ovsdb_idl_column *column)
+{
+	for (size_t i = 0; i < n; i++)
+		if (list[i] == column)
+			return true;
+	return false;
+}
+
+// Rows of the table that change in what is read of them are told of by ..._track_get_first().
+static void track(struct ovsdb_idl *idl, unsigned table)
+{
+	const struct ovsdb_idl_table_class *class = &weirrec_table_classes[table];
+
+	for (size_t i = 0; i < class->n_columns; i++)
+		if (!is_in(written_columns, ARRAY_SIZE(written_columns), &class->columns[i]) &&
+		    !is_in(unused_columns, ARRAY_SIZE(unused_columns), &class->columns[i]))
+			ovsdb_idl_track_add_column(idl, &class->columns[i]);
+}
+
 struct db *db_open(const char *remote, const char *host)
 {
 	struct db *db = xzalloc(sizeof *db);
@@ -69,6 +88,10 @@ struct db *db_open(const char *remote, const char *host)
 	for (size_t i = 0; i < ARRAY_SIZE(unused_columns); i++)
 		ovsdb_idl_omit(db->idl, unused_columns[i]);
 	ovsdb_idl_set_write_changed_only_all(db->idl, true);
+	db->routes_changed = true;
+	track(db->idl, WEIRREC_TABLE_ROUTE);
+	track(db->idl, WEIRREC_TABLE_ROUTER);
+	track(db->idl, WEIRREC_TABLE_ROUTER_PORT);
 
 	// Rows of this switch and of every switch. (Router ports of others tell which routes aren't for this one, and all end points are wanted.)
 #define OWN_ROWS(table)                                                                                                \
@@ -242,13 +265,23 @@ static void track_connection(struct db *db)
 
 void db_again(struct db *db)
 {
-	if (db->read_once)
-		db->read_seqno = 0; // change numbers begin with 1
+	if (!db->read_once)
+		return;
+	db->read_seqno = 0; // change numbers begin with 1
+	db->routes_changed = true;
+}
+
+static void note_changes(struct db *db)
+{
+	db->routes_changed |= weirrec_route_track_get_first(db->idl) || weirrec_router_track_get_first(db->idl) ||
+			      weirrec_router_port_track_get_first(db->idl);
+	ovsdb_idl_track_clear(db->idl);
 }
 
 struct config *db_run(struct db *db)
 {
 	ovsdb_idl_run(db->idl);
+	note_changes(db);
 	track_connection(db);
 	set_problem(db, find_problem(db));
 	db_writer_finish(db);

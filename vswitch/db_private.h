@@ -44,6 +44,7 @@ struct db {
 	unsigned lost_seqno; // change number of the replica when the connection was lost
 	unsigned read_seqno; // change number that the last config was made of
 	bool read_once;      // a config has been made ...
+	bool routes_changed; // rows of Route, or what they refer to, since one was made with them
 	struct uuid root;    // ... of the database with this root row
 	char *problem;
 	struct db_writer writer;

@@ -569,7 +569,10 @@ void db_read_routers(struct db *db, struct config *c)
 	read_router_port(&r, port, &r.place[r.n++]);
 	keep_good(&r);
 	qsort(r.place, r.n, sizeof *r.place, place_compare);
-	read_routes(&r);
+	c->routes_kept = !db->routes_changed;
+	if (!c->routes_kept)
+		read_routes(&r);
+	db->routes_changed = false;
 	read_policies(&r);
 	keep_places(&r);
 }

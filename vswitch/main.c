@@ -17,6 +17,7 @@
 #include "punt.h"
 #include "reconcile.h"
 #include "route_load.h"
+#include "route_table.h"
 #include "router_table.h"
 #include "tunnel_mtu.h"
 #include "rcu.h"
@@ -389,6 +390,8 @@ static void run_once(struct db *db, struct timers *t, bool *notified)
 	if (c) {
 		note_intervals(c);
 		reconcile(c, db);
+		if (route_rows_wanted())
+			db_again(db);
 	}
 	if (!*notified && (c || now - t->start > READY_MS)) {
 		tell_systemd(c ? "READY=1" : "READY=1\nSTATUS=waits for its database");

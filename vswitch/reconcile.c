@@ -15,6 +15,7 @@
 #include "port.h"
 #include "port_watch.h"
 #include "route_load.h"
+#include "route_table.h"
 #include "sentence.h"
 #include "stage.h"
 #include "station_file.h"
@@ -219,7 +220,8 @@ void reconcile(struct config *c, struct db *db)
 	config_free(current);
 	current = c;
 	reconcile_report(db, false);
-	db_applied(db, generation);
+	if (!route_rows_wanted())
+		db_applied(db, generation);
 }
 
 // ---- reports

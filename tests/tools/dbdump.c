@@ -469,6 +469,11 @@ int main(int argc, char *argv[])
 
 	while (run_input(db)) {
 		struct config *config = db_run(db);
+		if (config && config->routes_kept) { // it keeps none: all of them once more
+			config_free(config);
+			db_again(db);
+			config = db_run(db);
+		}
 		const char *p = db_problem(db);
 
 		control_run();

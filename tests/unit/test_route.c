@@ -744,8 +744,20 @@ static void ten_thousand_rows(void **state)
 		      (double)(ns() - first) / 1e6);
 	assert_int_equal(bumped(), 0);
 	assert_int_equal(route_count(R, 0, ROUTE_CONFIG), N);
+	// They are what they were, and are not read again, unless what they depend on changes.
+	conf.n_routes = 0;
+	conf.routes_kept = true;
+	assert_int_equal(route_reconcile(&conf), 0);
+	assert_int_equal(route_count(R, 0, ROUTE_CONFIG), N);
+	assert_false(route_rows_wanted());
+	conf.routers[0].id++;
+	assert_int_equal(route_reconcile(&conf), 0);
+	assert_true(route_rows_wanted());
+	conf.routers[0].id--;
+	conf.routes_kept = false;
 	conf.n_routes = 1;
 	route_reconcile(&conf);
+	assert_false(route_rows_wanted());
 	assert_int_equal(route_count(R, 0, ROUTE_CONFIG), 1);
 	free(route);
 	free(hop);
