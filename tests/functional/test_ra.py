@@ -73,7 +73,7 @@ def test_large_pings(hosts, lab, there):
     before = lab.stats("a")
     text = hosts["a"].ping(there, "-s", 6000, count=3)
     assert text.count("6008 bytes from") == 3, text
-    assert lab.stats("a")["segments_added"] >= before["segments_added"] + 12
+    wait_for(lambda: lab.stats("a")["segments_added"] >= before["segments_added"] + 12, 5 * SLOW, "the fragments of three answers")
 
 
 @pytest.mark.parametrize("family, there", [(socket.AF_INET, "10.2.0.10"), (socket.AF_INET6, "fd02::10")])
