@@ -93,10 +93,12 @@ static unsigned look6(const struct rte_mbuf *m, const struct pkt *p, uint16_t mt
 	c->copied[6] = FRAGMENT;
 	c->copied[IP6] = c->ip[6];
 	// Identification: what its payload begins with, as that has checksums and numbers, those of a packet in a tunnel included; all fragments come to the same.
-	uint8_t copy[ID_FROM];
+	uint32_t copy[ID_FROM / 4]; // as the hash reads words
 	uint32_t n = RTE_MIN((uint32_t)c->payload, (uint32_t)ID_FROM);
-	const uint8_t *l4 = rte_pktmbuf_read(m, p->l4_ofs, n, copy);
-	uint32_t id = l4 ? rte_jhash(l4, n, c->payload) : 0;
+	const void *l4 = rte_pktmbuf_read(m, p->l4_ofs, n, copy);
+	if (l4 && l4 != copy)
+		memcpy(copy, l4, n);
+	uint32_t id = l4 ? rte_jhash(copy, n, c->payload) : 0;
 	memcpy(c->copied + IP6 + 4, &id, 4);
 	return count(c, mtu);
 }

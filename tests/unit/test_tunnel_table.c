@@ -405,12 +405,14 @@ static void path_mtu(void **state)
 		// Switched off.
 		too_big(&e, remote, 1600, 1500);
 		believed(&e, true);
-		lab.config->other_config.pair = calloc(1, sizeof *lab.config->other_config.pair);
-		lab.config->other_config.pair[0] = (struct config_pair){strdup("tunnel-path-mtu"), strdup("false")};
+		static char key[] = "tunnel-path-mtu", value[] = "false";
+		static struct config_pair off = {key, value};
+		lab.config->other_config.pair = &off;
 		lab.config->other_config.n = 1;
 		lab_apply();
 		assert_int_equal(lport_get(far->id)->mtu, 1600 - overhead);
 		believed(&e, false);
+		lab.config->other_config.pair = NULL;
 		lab.config->other_config.n = 0;
 		lab_apply();
 		believed(&e, true);
