@@ -591,6 +591,16 @@ void lab_advance_ms(uint64_t ms)
 	lab.w.now_ms = (uint32_t)(lab.w.now / 1000000);
 }
 
+void lab_pass_ms(unsigned ms)
+{
+	for (; ms; ms -= 100) {
+		lab_advance_ms(100);
+		stages_tick(lab.w.now);
+		lab_flush();
+		rcu_poll();
+	}
+}
+
 void lab_tick(void)
 {
 	for (unsigned i = 0; i < 1100; i++)

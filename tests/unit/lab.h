@@ -82,6 +82,7 @@ void lab_remove_port(struct config_port *);
 void lab_apply(void);
 
 void lab_advance_ms(uint64_t);
+void lab_pass_ms(unsigned ms); // a multiple of 100: timers run at every step, what they send is seen
 void lab_tick(void); // stages_tick() and a round of the flow table's sweep
 
 // A buffer with the bytes; over several mbufs when they are many, or cut at `cut` (0: not).

@@ -45,15 +45,6 @@ static struct config_route_policy *policy(const struct config_router *r, uint32_
 	return p;
 }
 
-static void pass_ms(unsigned ms)
-{
-	for (; ms; ms -= 100) {
-		lab_advance_ms(100);
-		stages_tick(lab.w.now);
-		lab_flush();
-	}
-}
-
 // a - blue - r1 - red - b and c, which are next hops: b of the main table, c of table 100.
 static int setup(void **state)
 {
@@ -81,7 +72,7 @@ static int setup(void **state)
 	lab_route(r1, "10.9.0.0/16", ROUTE_UNICAST, "10.2.0.12", NULL)->table = 100;
 	lab_route(r1, "fd09::/16", ROUTE_UNICAST, "fd02::12", NULL)->table = 100;
 	lab_apply();
-	pass_ms(10000); // duplicate address detection, and announcements
+	lab_pass_ms(10000); // duplicate address detection, and announcements
 	return 0;
 }
 
@@ -253,7 +244,7 @@ static void routers(void **state)
 	policy(r2, 0x10, 0xff, 100);
 	rule("udp,tp_dst=7", "set_field:0x10->pkt_mark");
 	lab_apply();
-	pass_ms(10000);
+	lab_pass_ms(10000);
 	lab_expect_ports(a->id, FROM_A ",udp,nw_src=10.1.0.10,nw_dst=10.8.0.1,nw_ttl=64,tp_dst=7", d->id, 0);
 	lab_expect_trace("mark 0x10, /16 of table 100");
 	lab_send(a->id, FROM_A ",udp,nw_src=10.1.0.10,nw_dst=10.8.0.1,nw_ttl=64,tp_dst=8");

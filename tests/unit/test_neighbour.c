@@ -26,16 +26,6 @@ static struct config_port *a, *a2, *b, *c;
 static struct config_router *r1;
 static struct config_router_port *on_red;
 
-static void pass_ms(unsigned ms)
-{
-	for (; ms; ms -= 100) {
-		lab_advance_ms(100);
-		stages_tick(lab.w.now);
-		lab_flush();
-		rcu_poll();
-	}
-}
-
 // a (10.1.0.10), a2 - blue - r1 - red - b, c
 static int setup(void **state)
 {
@@ -52,7 +42,7 @@ static int setup(void **state)
 	lab_router_port("r1-blue", r1, blue, MAC_BLUE, "10.1.0.1/24", "fd01::1/64", "fe80::1/64", NULL);
 	on_red = lab_router_port("r1-red", r1, red, MAC_RED, "10.2.0.1/16", "fd02::1/64", "fe80::2/64", NULL);
 	lab_apply();
-	pass_ms(10000);
+	lab_pass_ms(10000);
 	lab_forget_sent();
 	return 0;
 }
@@ -111,7 +101,7 @@ static void bring(const struct config_ip *ip, enum neighbour_state to)
 	neighbour_want(on_red->id, ip);
 	assert_int_equal(state_of(ip), NEIGHBOUR_INCOMPLETE);
 	if (to == NEIGHBOUR_FAILED)
-		pass_ms(NEIGHBOUR_RETRANS_MS * NEIGHBOUR_MULTICAST_SOLICIT + 100);
+		lab_pass_ms(NEIGHBOUR_RETRANS_MS * NEIGHBOUR_MULTICAST_SOLICIT + 100);
 	else if (to == NEIGHBOUR_REACHABLE)
 		say(ip, mac_b, ANSWER);
 	else if (to != NEIGHBOUR_INCOMPLETE)
@@ -121,7 +111,7 @@ static void bring(const struct config_ip *ip, enum neighbour_state to)
 		tick();
 	}
 	if (to == NEIGHBOUR_PROBE)
-		pass_ms(NEIGHBOUR_DELAY_MS + 100);
+		lab_pass_ms(NEIGHBOUR_DELAY_MS + 100);
 	lab_flush();
 	assert_int_equal(state_of(ip), to);
 }
@@ -261,11 +251,11 @@ static void one_row(const struct row *r, const struct config_ip *ip)
 		say(ip, r->mac == NO_MAC ? NULL : r->mac == SAME ? mac_b : mac_c, r->flags);
 		break;
 	case TIMEOUT:
-		pass_ms(r->from == DE ? NEIGHBOUR_DELAY_MS + 100 : NEIGHBOUR_RETRANS_MS + 100);
+		lab_pass_ms(r->from == DE ? NEIGHBOUR_DELAY_MS + 100 : NEIGHBOUR_RETRANS_MS + 100);
 		break;
 	case TIMEOUTS:
 		for (unsigned i = 0; i < 500 && state_of(ip) == r->from; i++)
-			pass_ms(100);
+			lab_pass_ms(100);
 		break;
 	case SEND:
 		if (r->from == NO)
@@ -313,7 +303,7 @@ static void reachable_time_varies(void **state)
 		ip.b[3] = (uint8_t)i;
 		bring(&ip, NEIGHBOUR_REACHABLE);
 		for (; state_of(&ip) == NEIGHBOUR_REACHABLE; ms += 500)
-			pass_ms(500);
+			lab_pass_ms(500);
 		least = ms < least ? ms : least;
 		most = ms > most ? ms : most;
 	}
@@ -345,7 +335,7 @@ static void resolves_ipv4(void **state)
 	lab_send(a->id, TO_RED("10.2.0.20") ",tp_src=5");
 	assert_int_equal(lab_count(a->id, COUNT_QUEUED), 2);
 	lab_forget_sent();
-	pass_ms(1100); // it is asked once more
+	lab_pass_ms(1100); // it is asked once more
 	assert_memory_equal(first_to(b->id), asks, sizeof asks);
 	assert_non_null(lab_sent_to(c->id));
 	lab.traced = true;
@@ -427,7 +417,7 @@ static void nobody_answers(void **state)
 	asked += questions(false);
 	for (unsigned i = 0; i < 40; i++) {
 		lab_forget_sent();
-		pass_ms(100);
+		lab_pass_ms(100);
 		asked += questions(false);
 		errors += lab_sent_to(a->id) != NULL;
 	}
@@ -438,7 +428,7 @@ static void nobody_answers(void **state)
 	lab_send(a->id, TO_RED("10.2.0.20"));
 	lab_expect_trace("the next hop doesn't answer: host unreachable");
 	assert_int_equal(lab_drops(a->id, "router.NO_NEIGHBOUR"), 2);
-	pass_ms(3000);
+	lab_pass_ms(3000);
 	assert_int_equal(state_of(&ip), NEIGHBOUR_NONE);
 	lab_send(a->id, TO_RED("10.2.0.20")); // and is asked for anew
 	assert_int_equal(state_of(&ip), NEIGHBOUR_INCOMPLETE);
@@ -463,7 +453,7 @@ static void flows_in_use_are_probed(void **state)
 	for (unsigned i = 0; i < 1200; i++) {
 		lab_send(a->id, TO_RED("10.2.0.20"));
 		lab_forget_sent();
-		pass_ms(100);
+		lab_pass_ms(100);
 		const struct lab_sent *s = lab_sent_to(b->id);
 		if (s && s->bytes[13] == 6) { // to it alone
 			assert_memory_equal(s->bytes, mac_b, 6);
@@ -477,7 +467,7 @@ static void flows_in_use_are_probed(void **state)
 	probes = 0;
 	for (unsigned i = 0; i < 1200; i++) {
 		lab_forget_sent();
-		pass_ms(100);
+		lab_pass_ms(100);
 		probes += questions(false);
 	}
 	assert_true(probes <= 1);
@@ -504,7 +494,7 @@ static void only_its_own_flows_change(void **state)
 	// It stops answering while it is in use: it is asked for as if it was new, and known to be in doubt.
 	for (unsigned i = 0; i < 150 && !neighbour_is_dead(on_red->id, false, one.b); i++) {
 		lab_send(a->id, TO_RED("10.2.0.20"));
-		pass_ms(100);
+		lab_pass_ms(100);
 	}
 	assert_true(neighbour_is_dead(on_red->id, false, one.b));
 	assert_int_equal(state_of(&one), NEIGHBOUR_INCOMPLETE);
@@ -525,7 +515,7 @@ static void static_ones(void **state)
 	say(&ip, mac_b, NEIGHBOUR_ASKED);
 	assert_int_equal(neighbour_find(NULL, on_red->id, false, ip.b, mac, &adj), 1);
 	assert_memory_equal(mac, mac_c, 6);
-	pass_ms(60000);
+	lab_pass_ms(60000);
 	neighbour_flush(0);
 	assert_int_equal(state_of(&ip), NEIGHBOUR_STATIC);
 	lab_send(a->id, TO_RED("10.2.0.30"));
@@ -581,7 +571,7 @@ static void sweep(void **state)
 	for (unsigned i = 256; i < 65536; i++) {
 		send_to(i);
 		if (i % 64 == 0)
-			pass_ms(100); // 640 a second
+			lab_pass_ms(100); // 640 a second
 		const struct own_port *p = neighbour_own(on_red->id);
 		assert_true(p->count[CLASS_OF_INCOMPLETE] <= NEIGHBOUR_INCOMPLETE_MAX);
 		if (i % 4096 == 0) {
@@ -596,7 +586,7 @@ static void sweep(void **state)
 	for (unsigned i = 0; i < 2 * NEIGHBOUR_ASK_RATE; i++) // all at once
 		send_to(1000 + i);
 	assert_true(lab_drops(a->id, "neighbour.RATE") > 0);
-	pass_ms(10000);
+	lab_pass_ms(10000);
 	assert_int_equal(neighbour_count(), 2);
 }
 
@@ -668,7 +658,7 @@ static void answers_for_the_router(void **state)
 			    32);
 	assert_int_equal(lab_count(b->id, COUNT_CONSUMED), 1);
 	assert_int_equal(lab_count(b->id, COUNT_GENERATED), 1);
-	pass_ms(100);
+	lab_pass_ms(100);
 	struct config_ip who = ip_of("10.2.0.20");
 	assert_int_equal(state_of(&who), NEIGHBOUR_STALE); // who asks is there
 	// An NS; then one of duplicate address detection.
@@ -678,7 +668,7 @@ static void answers_for_the_router(void **state)
 	assert_int_equal(lab.n_sent, 1);
 	assert_int_equal(lab.sent[0].bytes[54], 136);
 	assert_int_equal(lab.sent[0].bytes[58] & 0xe0, 0xe0); // router, solicited, override
-	pass_ms(100);
+	lab_pass_ms(100);
 	assert_int_equal(state_of(&from), NEIGHBOUR_STALE);
 	len = neighbour_ask(f, mac_b, NULL, &own, NULL);
 	lab_send_frame(b->id, f, len);
@@ -713,7 +703,7 @@ static void proxy(void **state)
 	lab_expect_ports(a2->id, ASK_BLUE "10.1.0.11", a->id, 0); // not known
 	lab_expect_trace("nobody is known to have 10.1.0.11");
 	// c's own address was in what it asked: a gets it without a's question reaching c.
-	pass_ms(100);
+	lab_pass_ms(100);
 	lab_send(a->id, "arp,arp_op=1,dl_src=02:00:00:00:00:0a,arp_sha=02:00:00:00:00:0a,arp_spa=10.1.0.10,arp_tpa=10.1.0.12");
 	lab_expect_trace("neighbour  10.1.0.12 is on a2: answered for it, 02:00:00:00:00:0c\n");
 	assert_int_equal(lab.n_sent, 1);
@@ -738,7 +728,7 @@ static void proxy(void **state)
 	lab_send_frame(a2->id, f, neighbour_ask(f, mac_c, &c6, &a6, NULL));
 	assert_int_equal(lab.n_sent, 1);
 	assert_int_equal(lab.sent[0].port, a->id);
-	pass_ms(100);
+	lab_pass_ms(100);
 	lab_send_frame(a->id, f, neighbour_ask(f, mac_a, &a6, &c6, NULL));
 	lab_expect_trace("neighbour  fd01::c is on a2: answered for it, 02:00:00:00:00:0c\n");
 	assert_int_equal(lab.n_sent, 1);
@@ -751,7 +741,7 @@ static void proxy(void **state)
 	a->isolated = a2->isolated = false;
 	lab_apply();
 	// A MAC that isn't heard of any more is looked for by flooding.
-	pass_ms(310000);
+	lab_pass_ms(310000);
 	lab_expect_ports(a->id,
 			 "arp,arp_op=1,dl_src=02:00:00:00:00:0a,arp_sha=02:00:00:00:00:0a,arp_spa=10.1.0.10,arp_tpa=10.1.0.12",
 			 a2->id, 0);
@@ -781,19 +771,19 @@ static void announces(void **state)
 		lab_router_port("r1-green", r1, green, "02:00:00:00:30:01", "10.3.0.1/24", "fd03::1/64", NULL);
 	lab_apply();
 	lab_forget_sent();
-	pass_ms(10000);
+	lab_pass_ms(10000);
 	assert_int_equal(frames_of(g->id, true, "\0\0\0\0\0\0\0\0\0\0\x0a\x03\0\1", 28, 14), 3);     // probes
 	assert_int_equal(frames_of(g->id, true, "\x0a\x03\0\1\0\0\0\0\0\0\x0a\x03\0\1", 28, 14), 2); // announcements
 	assert_int_equal(frames_of(g->id, false, "\x87", 54, 1), 1);
 	assert_int_equal(frames_of(g->id, false, "\x88", 54, 1), 2);
 	lab_forget_sent();
-	pass_ms(10000);
+	lab_pass_ms(10000);
 	assert_int_equal(lab.n_sent, 0);
 	// Another MAC: everybody hears of it at once.
 	rp->mac[5] = 9;
 	lab_apply();
 	lab_forget_sent();
-	pass_ms(100);
+	lab_pass_ms(100);
 	assert_int_equal(frames_of(g->id, true, "\x0a\x03\0\1\0\0\0\0\0\0\x0a\x03\0\1", 28, 14), 1);
 	assert_int_equal(frames_of(g->id, true, "\0\0\0\0", 28, 4), 0);
 }
@@ -818,7 +808,7 @@ static void duplicates(void **state)
 	lab_apply();
 	told = 0;
 	notice_sink = sink;
-	pass_ms(1000);
+	lab_pass_ms(1000);
 	lab_send(g->id, "arp,arp_op=2,dl_src=02:00:00:00:00:77,dl_dst=02:00:00:00:30:01,arp_sha=02:00:00:00:00:77,arp_spa=10.3."
 			"0.1,arp_tha=02:00:00:00:30:01,arp_tpa=0.0.0.0");
 	assert_true(neighbour_is_duplicate(NULL, rp->id, false, ip));
@@ -832,32 +822,32 @@ static void duplicates(void **state)
 	// Of IPv6: its advertisement is for all.
 	uint8_t f[NEIGHBOUR_FRAME];
 	lab_send_frame(g->id, f, na(f, "fd03::1", mac_c, "ff02::1", 0x20));
-	pass_ms(100);
+	lab_pass_ms(100);
 	assert_true(neighbour_is_duplicate(NULL, rp->id, true, ip_of("fd03::1").b));
 	// It is tried again each minute, and taken once nobody objects.
-	pass_ms(50000);
+	lab_pass_ms(50000);
 	assert_true(neighbour_is_duplicate(NULL, rp->id, false, ip));
-	pass_ms(20000);
+	lab_pass_ms(20000);
 	assert_false(neighbour_is_duplicate(NULL, rp->id, false, ip));
 	lab_send(h->id, "arp,arp_op=1,dl_src=02:00:00:00:00:78,arp_sha=02:00:00:00:00:78,arp_spa=10.3.0.8,arp_tpa=10.3.0.1");
 	lab_expect_trace("10.3.0.1 is a router's: answered");
 	// Who claims it later is in the wrong: it is told, and defended, at most every ten seconds.
 	told = 0;
-	pass_ms(10000);
+	lab_pass_ms(10000);
 	for (unsigned i = 0; i < 5; i++) {
 		lab_send(g->id,
 			 "arp,arp_op=1,dl_src=02:00:00:00:00:77,arp_sha=02:00:00:00:00:77,arp_spa=10.3.0.1,arp_tpa=10.3.0.1");
 		lab_forget_sent();
-		pass_ms(200);
+		lab_pass_ms(200);
 		assert_int_equal(frames_of(h->id, true, "\x0a\x03\0\1\0\0\0\0\0\0\x0a\x03\0\1", 28, 14), i == 0);
 	}
 	assert_int_equal(told, 1);
 	assert_non_null(strstr(last_told, "the router keeps it"));
 	assert_false(neighbour_is_duplicate(NULL, rp->id, false, ip));
 	// Another switch of the same router has the same MAC.
-	pass_ms(20000);
+	lab_pass_ms(20000);
 	lab_send(g->id, "arp,arp_op=1,dl_src=02:00:00:00:30:01,arp_sha=02:00:00:00:30:01,arp_spa=10.3.0.1,arp_tpa=10.3.0.1");
-	pass_ms(100);
+	lab_pass_ms(100);
 	assert_int_equal(told, 1);
 	notice_sink = NULL;
 }
@@ -871,9 +861,9 @@ static void probed_at_once(void **state)
 
 	struct config_router_port *rp = lab_router_port("r1-green", r1, green, "02:00:00:00:30:01", "10.3.0.1/24", NULL);
 	lab_apply();
-	pass_ms(500);
+	lab_pass_ms(500);
 	lab_send(g->id, "arp,arp_op=1,dl_src=02:00:00:00:00:77,arp_sha=02:00:00:00:00:77,arp_spa=0.0.0.0,arp_tpa=10.3.0.1");
-	pass_ms(100);
+	lab_pass_ms(100);
 	assert_true(neighbour_is_duplicate(NULL, rp->id, false, ip));
 	lab_remove_port(g);
 }
@@ -888,7 +878,7 @@ static void stations(void **state)
 
 	assert_false(station_lookup(blue->id, &ip, &s));
 	lab_send(a2->id, ASK_BLUE "10.1.0.99");
-	pass_ms(100);
+	lab_pass_ms(100);
 	assert_true(station_lookup(blue->id, &ip, &s));
 	assert_int_equal(s.port, a2->id);
 	assert_memory_equal(s.mac, mac_c, 6);
@@ -897,7 +887,7 @@ static void stations(void **state)
 	// It moves; what the operator says doesn't.
 	lab_send(a->id, "arp,arp_op=1,dl_src=02:00:00:00:00:0b,arp_sha=02:00:00:00:00:0b,arp_spa=10.1.0.12,arp_tpa=10.1.0.12");
 	lab_send(a2->id, "arp,arp_op=1,dl_src=02:00:00:00:00:0b,arp_sha=02:00:00:00:00:0b,arp_spa=10.1.0.10,arp_tpa=10.1.0.10");
-	pass_ms(100);
+	lab_pass_ms(100);
 	assert_true(station_lookup(blue->id, &ip, &s));
 	assert_int_equal(s.port, a->id);
 	assert_true(station_lookup(blue->id, &given, &s));
@@ -927,10 +917,10 @@ static void stations(void **state)
 	uint8_t f[NEIGHBOUR_FRAME];
 	struct config_ip six = ip_of("fd01::77");
 	lab_send_frame(a2->id, f, neighbour_announce(f, mac_c, mac_c, &six, true, NULL, NULL));
-	pass_ms(100);
+	lab_pass_ms(100);
 	assert_true(station_lookup(blue->id, &six, &s) && s.router);
 	// They age, and a port has a limit.
-	pass_ms(700000);
+	lab_pass_ms(700000);
 	assert_false(station_lookup(blue->id, &ip, &s));
 	assert_true(station_lookup(blue->id, &given, &s));
 	for (unsigned i = 0; i < STATION_PORT_MAX + 100; i++) {
@@ -975,7 +965,7 @@ static void comes_back(void **state)
 	lab_apply();
 	lab_send(t->id, "dl_vlan=10," ASK_BLUE "10.1.0.10"); // c talks with a,
 	lab_send(t->id, "dl_vlan=10," ASK_BLUE "10.1.0.1");  // and with the router
-	pass_ms(200);
+	lab_pass_ms(200);
 	assert_non_null(station_talk_of(t->id, 1));
 	assert_non_null(station_talk_of(a->id, 0));
 	lab_forget_sent();
@@ -997,7 +987,7 @@ static void comes_back(void **state)
 	// IPv6: c asked, a answers.
 	lab_send_frame(a2->id, f, neighbour_ask(f, mac_c, &c6, &a6, NULL));
 	lab_send_frame(a->id, f, neighbour_announce(f, mac_a, mac_a, &a6, false, mac_c, &c6));
-	pass_ms(200);
+	lab_pass_ms(200);
 	lab_forget_sent();
 	station_welcome(a2->id, none_up);
 	lab_flush();
@@ -1115,7 +1105,7 @@ static void rubbish(void **state)
 			len = 14 + (unsigned)rand_r(&seed) % (len - 14);
 		lab_send_mbuf(i % 2 ? b->id : c->id, lab_mbuf(f, len, i % 3 ? 0 : 1 + (unsigned)rand_r(&seed) % len));
 		if (i % 100 == 0)
-			pass_ms(100);
+			lab_pass_ms(100);
 	}
 	neighbour_flush(0);
 	lab_flush();

@@ -14,11 +14,7 @@ static struct config_router_port *rp;
 static void pass_ms(unsigned ms)
 {
 	lab_forget_sent();
-	for (; ms; ms -= 100) {
-		lab_advance_ms(100);
-		stages_tick(lab.w.now);
-		lab_flush();
-	}
+	lab_pass_ms(ms);
 }
 
 static void ra_set(const char *key, const char *value)

@@ -17,16 +17,6 @@ static struct config_router *r1;
 static struct config_router_port *on_blue, *on_red;
 static struct config_port *a, *b, *t;
 
-// Time goes by: timers run, what they send is seen.
-static void pass_ms(unsigned ms)
-{
-	for (; ms; ms -= 100) {
-		lab_advance_ms(100);
-		stages_tick(lab.w.now);
-		lab_flush();
-	}
-}
-
 // a (10.1.0.10, fd01::10) - blue - r1 - red - b (10.2.0.10, fd02::10); t: a trunk of both.
 static int setup(void **state)
 {
@@ -47,7 +37,7 @@ static int setup(void **state)
 	on_blue = lab_router_port("r1-blue", r1, blue, MAC_BLUE, "10.1.0.1/24", "fd01::1/64", "fe80::1/64", NULL);
 	on_red = lab_router_port("r1-red", r1, red, MAC_RED, "10.2.0.1/24", "fd02::1/64", "fe80::2/64", NULL);
 	lab_apply();
-	pass_ms(10000); // duplicate address detection, and announcements
+	lab_pass_ms(10000); // duplicate address detection, and announcements
 	return 0;
 }
 
@@ -211,7 +201,7 @@ static void neighbours(void **state)
 	assert_memory_equal(s->bytes, "\x02\x00\x00\x00\x00\x77\x02\x00\x00\x00\x20\x01", 12);
 	lab_send(a->id, V4 "10.2.0.78");
 	lab_forget_sent();
-	pass_ms(5000);
+	lab_pass_ms(5000);
 	assert_int_equal(lab_drops(a->id, "router.NO_NEIGHBOUR"), 1);
 	const uint8_t *error = NULL;
 	for (unsigned i = 0; i < lab.n_sent; i++)
@@ -348,7 +338,7 @@ static void next_hop_dies(void **state)
 			router_link(c->id, false);
 		if (round == 2) { // it is asked, and says so
 			router_link(c->id, true);
-			pass_ms(200);
+			lab_pass_ms(200);
 			assert_non_null(lab_sent_to(c->id));
 			neighbour_seen(red->id, &(struct config_ip){.b = {10, 2, 0, 253}}, (uint8_t[]){2, 0, 0, 0, 0, 0x0c}, NEIGHBOUR_SOLICITED, lab.w.now);
 		}

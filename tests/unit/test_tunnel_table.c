@@ -18,15 +18,6 @@ static struct config_router *r1;
 static struct config_port *vm, *up, *far;
 static struct config_remote_mac macs[4];
 
-static void pass_ms(unsigned ms)
-{
-	for (; ms; ms -= 100) {
-		lab_advance_ms(100);
-		stages_tick(lab.w.now);
-		lab_flush();
-	}
-}
-
 static struct config_ip ip(const char *text)
 {
 	struct config_ip a = {.v6 = strchr(text, ':') != NULL};
@@ -113,10 +104,10 @@ static void finds_its_way(void **state)
 	assert_int_equal(lab_drops(vm->id, "tunnel.NO_NEXT_HOP"), 1);
 	lab_expect_trace("next hop not known yet");
 	lab_forget_sent();
-	pass_ms(2000);
+	lab_pass_ms(2000);
 	assert_true(asked_for("192.0.2.9"));
 	lab_send(up->id, "arp,arp_op=2,dl_src=" HOP_MAC ",dl_dst=" ROUTER_MAC ",arp_spa=192.0.2.9,arp_tpa=192.0.2.1,arp_sha=" HOP_MAC ",arp_tha=" ROUTER_MAC);
-	pass_ms(200);
+	lab_pass_ms(200);
 	struct tunnel_view v = view_of(far->id);
 	assert_int_equal(v.state, TUNNEL_UP);
 	assert_int_equal(v.out, up->id);
@@ -130,18 +121,18 @@ static void finds_its_way(void **state)
 	bool again = false;
 	for (unsigned i = 0; i < 100 && !again; i++) {
 		lab_forget_sent();
-		pass_ms(1000);
+		lab_pass_ms(1000);
 		again = asked_for("192.0.2.9");
 	}
 	assert_true(again);
 	// It moves to another station.
 	lab_send(up->id, "arp,arp_op=2,dl_src=" GATEWAY_MAC ",dl_dst=" ROUTER_MAC ",arp_spa=192.0.2.9,arp_tpa=192.0.2.1,arp_sha=" GATEWAY_MAC ",arp_tha=" ROUTER_MAC);
-	pass_ms(200);
+	lab_pass_ms(200);
 	send_blue();
 	assert_int_equal(lab.n_sent, 1);
 	assert_memory_equal(lab.sent[0].bytes, "\x02\0\0\0\x10\xfe", 6);
 	// It is silent.
-	pass_ms(120000);
+	lab_pass_ms(120000);
 	assert_int_equal(view_of(far->id).state == TUNNEL_UP, 0);
 	lab_forget_sent();
 	uint64_t before = lab_drops(vm->id, "tunnel.NO_NEXT_HOP");
@@ -154,15 +145,15 @@ static void by_a_gateway(void **state)
 	far = tunnel("far", "198.51.100.7");
 	lab_static(blue, far, "02:00:00:00:00:09");
 	lab_apply();
-	pass_ms(1000);
+	lab_pass_ms(1000);
 	assert_int_equal(view_of(far->id).state, TUNNEL_NO_ROUTE);
 	lab_route(r1, "0.0.0.0/0", ROUTE_UNICAST, "192.0.2.254", NULL);
 	lab_apply();
 	lab_forget_sent();
-	pass_ms(2000);
+	lab_pass_ms(2000);
 	assert_true(asked_for("192.0.2.254"));
 	lab_send(up->id, "arp,arp_op=2,dl_src=" GATEWAY_MAC ",dl_dst=" ROUTER_MAC ",arp_spa=192.0.2.254,arp_tpa=192.0.2.1,arp_sha=" GATEWAY_MAC ",arp_tha=" ROUTER_MAC);
-	pass_ms(200);
+	lab_pass_ms(200);
 	send_blue();
 	assert_int_equal(lab.n_sent, 1);
 	assert_memory_equal(lab.sent[0].bytes, "\x02\0\0\0\x10\xfe", 6);
@@ -189,9 +180,9 @@ static void tagged_ipv6(void **state)
 	frame[56] = (uint8_t)(~sum >> 8);
 	frame[57] = (uint8_t)~sum;
 	len = lab_tag(frame, len, 0x8100, 7);
-	pass_ms(1000);
+	lab_pass_ms(1000);
 	lab_send_frame(up->id, frame, len);
-	pass_ms(200);
+	lab_pass_ms(200);
 	assert_int_equal(view_of(far->id).state, TUNNEL_UP);
 	send_blue();
 	assert_int_equal(lab.n_sent, 1);
@@ -335,7 +326,7 @@ static void believed(const struct error *e, bool yes)
 	uint64_t consumed = lab_count(up->id, COUNT_CONSUMED), drops = lab_drops(up->id, "router.NOT_SERVED");
 
 	lab_send_frame(up->id, e->b, e->len);
-	pass_ms(1100);
+	lab_pass_ms(1100);
 	if (lab_count(up->id, COUNT_CONSUMED) != consumed + yes || lab_drops(up->id, "router.NOT_SERVED") != drops + !yes)
 		fail_msg("believed, or not:\n%s", lab.trace);
 	lab_expect_trace("an error, which may say what the path of a tunnel takes");
@@ -350,7 +341,7 @@ static void start_far(const char *remote)
 	lab_static(blue, far, "02:00:00:00:00:09");
 	under->mtu = 1600;
 	lab_apply();
-	pass_ms(2000);
+	lab_pass_ms(2000);
 }
 
 static void path_mtu(void **state)
@@ -374,7 +365,7 @@ static void path_mtu(void **state)
 		assert_int_equal(lport_get(far->id)->mtu, 1500 - overhead);
 		assert_int_equal(network_get(blue->id)->mtu, 1500); // guests aren't told
 		// What is larger than that can't be about what left since; the same again makes it last.
-		pass_ms(300000);
+		lab_pass_ms(300000);
 		too_big(&e, remote, 1600, 1550);
 		believed(&e, true);
 		assert_int_equal(tunnel_mtu_path(&a, &seconds), 1500);
@@ -397,7 +388,7 @@ static void path_mtu(void **state)
 		assert_int_equal(tunnel_mtu_path(&a, NULL), floor);
 		assert_int_equal(lport_get(far->id)->mtu, 1280);
 		// It is forgotten.
-		pass_ms(601000);
+		lab_pass_ms(601000);
 		assert_int_equal(tunnel_mtu_path(&a, NULL), 0);
 		assert_true(tunnel_mtu_stale());
 		lab_apply();
@@ -513,7 +504,7 @@ static void path_mtu_rubbish(void **state)
 			e.len -= (seed >> 10) % 60;
 		lab_send_mbuf(up->id, lab_mbuf(e.b, e.len, i % 7 ? 0 : 40 + i % 50));
 		if (i % 64 == 0)
-			pass_ms(100);
+			lab_pass_ms(100);
 	}
 }
 
@@ -526,12 +517,12 @@ static void leaves_in_fragments(void **state)
 	lab_static(blue, far, "02:00:00:00:00:09");
 	under->mtu = 1600;
 	lab_apply();
-	pass_ms(1000);
+	lab_pass_ms(1000);
 	lab_send(up->id, "arp,arp_op=2,dl_src=" HOP_MAC ",dl_dst=" ROUTER_MAC ",arp_spa=192.0.2.9,arp_tpa=192.0.2.1,arp_sha=" HOP_MAC ",arp_tha=" ROUTER_MAC);
-	pass_ms(200);
+	lab_pass_ms(200);
 	too_big(&e, "192.0.2.9", 1600, 600);
 	believed(&e, true);
-	pass_ms(1100);
+	lab_pass_ms(1100);
 	lab_forget_sent();
 	uint64_t segments = lab_count(vm->id, COUNT_SEGMENTS);
 	lab_send(vm->id, "udp,dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:09,nw_src=10.0.0.1,nw_dst=10.0.0.9,packet_len=1294");
